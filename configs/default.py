@@ -1,0 +1,56 @@
+"""Every knob, once. The other configs state what they change."""
+
+from ml_collections import ConfigDict
+
+
+def get_config() -> ConfigDict:
+    config = ConfigDict()
+
+    # What is classified: a data set of the benchmark by its name, or any folder of images with a
+    # split file in CoOp's format. Paths are under data_root; empty ones are the benchmark's.
+    config.dataset = ""
+    config.data_root = "data"
+    config.images = ""
+    config.split_file = ""
+    config.templates = ()  # each with one {}; several are averaged
+    config.shots = (1, 2, 4, 8, 16)  # labelled images a class
+    config.seeds = (1, 2, 3)  # of the subsets and of the order of training
+
+    # The pre-trained model: RN50, RN101, RN50x4, RN50x16, RN50x64 (downloaded on first use), or a
+    # directory written by tools/convert_torch_weights.py.
+    config.weights = "RN50"
+    config.dtype = "auto"  # of the trunk; auto: bfloat16 on an accelerator, float32 on a CPU
+
+    # Tuning. What was measured for these defaults, and how, is in docs/defaults.md.
+    config.trainable = "attnpool/.*"  # a pattern that the paths of trained leaves fit whole
+    config.learning_rate = 1e-4
+    config.weight_decay = 0.01
+    config.epochs = 20
+    config.warmup_epochs = 1.0
+    config.batch_size = 64
+    config.b1 = 0.9
+    config.b2 = 0.999
+    config.eps = 1e-8
+    config.blend = "feature"  # feature, unit or logit; methods/safe.py has the formulas
+    config.train_alpha = 1.0  # tune through this blend; 1: the tuned pool by itself
+
+    # Where dense maps come from: the bank (each image once, `views` views), or the trunk anew in
+    # every step (fresh crops).
+    config.features = "bank"  # bank or online
+    config.views = 1  # of a training image: the centre crop, then random crops
+    config.crop_scale = (0.8, 1.0)  # of a random crop's area
+    config.bank_dtype = "float16"  # float16 or float32
+
+    # How alpha is chosen: on min(shots, 4) validation images a class, on all validation images, or
+    # not at all (`alpha` is used).
+    config.selection = "few_shot_val"  # few_shot_val, full_val or fixed
+    config.alpha = 0.5
+    config.alphas = 21  # values from 0 to 1
+
+    # Nothing below changes a result.
+    config.cache_dir = "~/.cache/safe_jax"  # banks; RN50 takes 196 KiB an image and view
+    config.workers = 0  # threads that decode; 0: one for each core
+    config.eval_batch_size = 256
+    config.checkpoint_every = 500  # steps
+
+    return config

@@ -1,0 +1,37 @@
+"""The pre-trained model: load it, preprocess images, tokenize text.
+
+    from safe_jax import clip
+
+    model = clip.load("weights/RN50")
+    image = clip.preprocess(PIL.Image.open("cat.jpg"), model.image_size)
+    features = model.encode_image(image[None])
+    text = model.encode_text(clip.tokenize(["a photo of a cat."]))
+"""
+
+import jax.numpy as jnp
+
+from safe_jax.clip import download, weights
+from safe_jax.clip.model import CLIP, PRESETS, CLIPConfig
+from safe_jax.clip.text import tokenize
+from safe_jax.data.images import preprocess
+
+__all__ = ["CLIP", "PRESETS", "CLIPConfig", "load", "locate", "preprocess", "tokenize"]
+
+
+def locate(name_or_path):
+    """The Orbax directory meant: one of OpenAI's names (downloaded on first use), or a path."""
+    return download.fetch(name_or_path) if name_or_path in PRESETS else name_or_path
+
+
+def load(name_or_path, dtype=jnp.float32, sharding=None) -> CLIP:
+    """The model of one of OpenAI's names (`RN50`, ...) or of an Orbax directory.
+
+    Args:
+        name_or_path: `RN50`, `RN101`, `RN50x4`, `RN50x16`, `RN50x64`, or a directory that
+            `tools/convert_torch_weights.py` wrote.
+        dtype: what the trunk computes in; parameters are float32 whatever it is.
+        sharding: where the arrays are put; the first device by default.
+
+    Raises `InputError` where no weights are found.
+    """
+    return weights.load(locate(name_or_path), dtype, sharding)

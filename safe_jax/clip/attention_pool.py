@@ -1,0 +1,118 @@
+"""CLIP's attention pool, folded: a dense map to one feature.
+
+The pool puts the mean cell in front of the `n = h * w` cells, adds a positional embedding, and
+lets the mean token alone attend to all `n + 1`. With a single query neither keys nor values need
+be formed (x_j is token j, and attention sums to one):
+
+    score_j = q . (Wk^T x_j + bk) = (Wk q) . x_j + q . bk    the last term is the same for every j
+    out     = sum_j a_j (Wv^T x_j + bv) = Wv^T (sum_j a_j x_j) + bv
+
+so the projections are applied to one vector a head and image instead of `n + 1`: the same
+function as torch's `multi_head_attention_forward`, for RN50 with about 20x fewer multiplications.
+It also shows that the key bias cannot matter: softmax takes its term away, its gradient is zero.
+
+Axes: b images, n cells, m = n + 1 tokens (mean first), c channels, h heads, d channels of a head.
+"""
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+HEAD_WIDTH = 64  # of every CLIP model
+
+
+class HeadProjection(nnx.Module):
+    """Weights of `k_proj` or `v_proj`, kept a head at a time.
+
+    `kernel_hdc` is torch's `(c, c)` weight with its rows grouped by head. The folded form
+    multiplies by it a head at a time: any other layout costs a transposition in every step, which
+    on a CPU takes longer than the products do.
+    """
+
+    def __init__(self, channels, *, rngs):
+        shape = (channels // HEAD_WIDTH, HEAD_WIDTH, channels)
+        self.kernel = nnx.Param(jax.random.normal(rngs.params(), shape) * channels**-0.5)
+        self.bias = nnx.Param(jnp.zeros(channels))
+
+
+class AttentionPool(nnx.Module):
+    """Dense maps `(b, size, size, channels)` to features `(b, out_features)`, not normalised.
+
+    Raises `ValueError` for a map of another size than the positional embedding was made for.
+    """
+
+    def __init__(self, size, channels, out_features, *, rngs):
+        self.positional_embedding = nnx.Param(
+            jax.random.normal(rngs.params(), (size**2 + 1, channels)) * channels**-0.5
+        )
+        self.q_proj = nnx.Linear(channels, channels, rngs=rngs)
+        self.k_proj = HeadProjection(channels, rngs=rngs)
+        self.v_proj = HeadProjection(channels, rngs=rngs)
+        self.c_proj = nnx.Linear(channels, out_features, rngs=rngs)
+
+    def __call__(self, dense_bhwc):
+        weight_bmh, cells_bnc = self._attend(dense_bhwc)
+        b, m, h = weight_bmh.shape
+        n, c = cells_bnc.shape[1:]
+        # The mean token is a mean of cells, so its share goes back to them evenly.
+        on_cells_bnh = weight_bmh[:, 1:] + weight_bmh[:, :1] / n
+        mixed_bhc = _mix(on_cells_bnh, cells_bnc) + jnp.einsum(
+            "km,mc->kc", weight_bmh.swapaxes(1, 2).reshape(b * h, m), self.positional_embedding[...]
+        ).reshape(b, h, c)
+        out_hbd = jnp.einsum("hbc,hdc->hbd", mixed_bhc.swapaxes(0, 1), self.v_proj.kernel[...])
+        out_bc = out_hbd.swapaxes(0, 1).reshape(b, c) + self.v_proj.bias[...]
+        return self.c_proj(out_bc)
+
+    def attention(self, dense_bhwc):
+        """How much each cell counts in each head: `(b, h, w, heads)`, summing to 1 over cells.
+
+        The mean token's own share is left out before normalising.
+        """
+        weight_bmh, _ = self._attend(dense_bhwc)
+        on_cells_bnh = weight_bmh[:, 1:]
+        on_cells_bnh = on_cells_bnh / on_cells_bnh.sum(1, keepdims=True)
+        return on_cells_bnh.reshape(*dense_bhwc.shape[:3], -1)
+
+    def _attend(self, dense_bhwc):
+        b, rows, columns, c = dense_bhwc.shape
+        position_mc = self.positional_embedding[...]
+        if rows * columns + 1 != len(position_mc):
+            side = round((len(position_mc) - 1) ** 0.5)
+            raise ValueError(
+                f"this pool takes maps of {side} x {side} cells, not {rows} x {columns}: "
+                f"give images of {32 * side} x {32 * side} pixels"
+            )
+        cells_bnc = dense_bhwc.reshape(b, -1, c).astype(position_mc.dtype)
+        query_bc = self.q_proj(cells_bnc.mean(1) + position_mc[0]) * HEAD_WIDTH**-0.5
+        query_hbd = query_bc.reshape(b, -1, HEAD_WIDTH).swapaxes(0, 1)
+        asked_bhc = jnp.einsum("hbd,hdc->hbc", query_hbd, self.k_proj.kernel[...]).swapaxes(0, 1)
+        # Cells and positions are asked separately: the tokens, their sum, are never formed.
+        score_bnh = jnp.einsum("bnc,bhc->bnh", cells_bnc, asked_bhc)
+        score_bmh = jnp.concatenate([score_bnh.mean(1, keepdims=True), score_bnh], 1)
+        score_bmh += (
+            jnp.einsum("kc,mc->km", asked_bhc.reshape(-1, c), position_mc)
+            .reshape(b, -1, len(position_mc))
+            .swapaxes(1, 2)
+        )
+        return jax.nn.softmax(score_bmh, axis=1), cells_bnc
+
+
+@jax.custom_vjp
+def _mix(weight_bnh, cells_bnc):
+    return jnp.einsum("bnh,bnc->bhc", weight_bnh, cells_bnc)
+
+
+def _mix_forward(weight_bnh, cells_bnc):
+    return _mix(weight_bnh, cells_bnc), (weight_bnh, cells_bnc)
+
+
+def _mix_backward(saved, grad_bhc):
+    # What autodiff would write, but with the cells on the left: that order is faster on a CPU.
+    weight_bnh, cells_bnc = saved
+    return (
+        jnp.einsum("bnc,bhc->bnh", cells_bnc, grad_bhc),
+        jnp.einsum("bnh,bhc->bnc", weight_bnh, grad_bhc),
+    )
+
+
+_mix.defvjp(_mix_forward, _mix_backward)

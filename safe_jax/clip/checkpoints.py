@@ -1,0 +1,115 @@
+"""Checkpoint files: read without running anything in them, converted, and written back."""
+
+import pathlib
+import warnings
+import zipfile
+
+import ml_dtypes
+import numpy as np
+import safetensors.numpy
+
+from safe_jax.clip import weights
+from safe_jax.errors import InputError
+
+
+def read(path) -> dict[str, np.ndarray]:
+    """The tensors of a checkpoint by name.
+
+    Takes a state dict, alone or under `state_dict` as open_clip saves it, with or without a
+    `module.` prefix; OpenAI's TorchScript archives; and safetensors. Torch's weights-only loader
+    is used: a pickle that would run code is refused.
+
+    Raises `InputError` for a file that is absent, damaged or none of these.
+    """
+    path = pathlib.Path(path).expanduser()
+    if not path.is_file():
+        raise InputError(f"{path}: no such file; a checkpoint (.pt or .safetensors) is expected")
+    try:
+        if path.suffix == ".safetensors":
+            tensors = safetensors.numpy.load_file(path)
+        else:
+            tensors = _read_torch(path)
+    except InputError:
+        raise
+    except Exception as error:  # the parsers raise whatever a damaged file leads them to
+        raise InputError(
+            f"{path} cannot be read as a checkpoint (truncated, damaged, or a pickle of other "
+            f"things than tensors, which is never run): {str(error).strip().splitlines()[0]}"
+        ) from error
+    if tensors and all(name.startswith("module.") for name in tensors):
+        tensors = {name.removeprefix("module."): x for name, x in tensors.items()}
+    return tensors
+
+
+def write(path, tensors: dict[str, np.ndarray]) -> None:
+    """Writes a state dict as `.safetensors` or, by any other suffix, as torch saves it.
+
+    The file appears whole or not at all. Raises `InputError` if it exists.
+    """
+    path = pathlib.Path(path).expanduser()
+    if path.exists():
+        raise InputError(f"{path} exists already: remove it, or choose another destination")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".partial")
+    if path.suffix == ".safetensors":
+        safetensors.numpy.save_file(tensors, partial)
+    else:
+        torch = _torch()
+        torch.save({name: _to_tensor(torch, x) for name, x in tensors.items()}, partial)
+    partial.replace(path)
+
+
+def convert(source, destination, activation: str = "quick_gelu") -> None:
+    """Reads a checkpoint and writes its Orbax directory. Raises `InputError`."""
+    config, leaves, metadata = weights.from_torch(read(source), activation)
+    weights.save(destination, config, leaves, metadata)
+
+
+def convert_back(source, destination) -> None:
+    """Reads an Orbax directory and writes a state dict. Raises `InputError`."""
+    _, metadata = weights.read_metadata(source)
+    write(destination, weights.to_torch(weights.flatten(weights.load(source)), metadata))
+
+
+def _torch():
+    try:
+        import torch
+    except ImportError:
+        raise InputError(
+            "torch checkpoints are read and written by torch, which is not installed: "
+            "pip install 'safe_jax[torch]', or use .safetensors files, which need none"
+        ) from None
+    return torch
+
+
+def _read_torch(path):
+    torch = _torch()
+    if zipfile.is_zipfile(path) and any(
+        name.endswith("/constants.pkl") for name in zipfile.ZipFile(path).namelist()
+    ):
+        with warnings.catch_warnings():
+            # Deprecated as a way to deploy models; it stays the only reader of what OpenAI released.
+            warnings.simplefilter("ignore")
+            content = torch.jit.load(path, map_location="cpu").state_dict()
+    else:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    if isinstance(content, dict) and isinstance(content.get("state_dict"), dict):
+        content = content["state_dict"]
+    if not isinstance(content, dict) or not content:
+        raise InputError(f"{path} holds no state dict: a mapping of names to tensors is expected")
+    others = [name for name, x in content.items() if not isinstance(x, torch.Tensor)]
+    if others:
+        raise InputError(f"{path} holds no state dict: these are not tensors: {others[:5]}")
+    return {name: _to_numpy(torch, x.detach()) for name, x in content.items()}
+
+
+def _to_numpy(torch, tensor):
+    if tensor.dtype == torch.bfloat16:  # NumPy has none of its own
+        return tensor.view(torch.int16).numpy().view(ml_dtypes.bfloat16)
+    return tensor.numpy()
+
+
+def _to_tensor(torch, array):
+    if array.dtype == ml_dtypes.bfloat16:
+        return torch.from_numpy(array.view(np.int16)).view(torch.bfloat16)
+    return torch.from_numpy(array)

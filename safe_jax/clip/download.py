@@ -1,0 +1,85 @@
+"""OpenAI's released CLIP ResNets: fetched, verified and converted once."""
+
+import hashlib
+import os
+import pathlib
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+
+import tqdm
+
+from safe_jax.errors import InputError
+
+HOST = "https://openaipublic.azureedge.net/clip/models"
+
+# sha256 of each file, which is also the folder it lies in (openai/CLIP, clip/clip.py).
+SHA256 = {
+    "RN50": "afeb0e10f9e5a86da6080e35cf09123aca3b358a0c3e3b6c78a7b63bc04b6762",
+    "RN101": "8fa8567bab74a42d41c5915025a8e4538c3bdbe8804a470a72f30b0d94fab599",
+    "RN50x4": "7e526bd135e493cef0776de27d5f42653e6b4c8bf9e0f653bb11773263205fdd",
+    "RN50x16": "52378b407f34354e150460fe41077663dd5b39c54cd0bfd2b27167a4a06ec9aa",
+    "RN50x64": "be1cfb55d75a9666199fb2206c106743da0f6468c9d327f3e0d0a543a9919d9c",
+}
+
+
+def cache_dir() -> pathlib.Path:
+    """`$SAFE_JAX_CACHE`, or `~/.cache/safe_jax`: weights and banks live there."""
+    default = pathlib.Path.home() / ".cache" / "safe_jax"
+    return pathlib.Path(os.environ.get("SAFE_JAX_CACHE", default))
+
+
+def fetch(name: str, host: str = HOST) -> pathlib.Path:
+    """The Orbax directory of one of OpenAI's models, made on first use.
+
+    Raises `InputError` where the file cannot be had or is not what OpenAI released; the message
+    says what to put where by hand.
+    """
+    folder = cache_dir() / "weights"
+    converted = folder / name
+    if converted.exists():
+        return converted
+    checkpoint = folder / f"{name}.pt"
+    if not checkpoint.exists():
+        _download(f"{host}/{SHA256[name]}/{name}.pt", checkpoint, SHA256[name])
+    elif (found := _sha256(checkpoint)) != SHA256[name]:
+        raise InputError(
+            f"{checkpoint} is not OpenAI's {name}.pt: its sha256 is {found}, expected "
+            f"{SHA256[name]}. Remove it, and it is downloaded again"
+        )
+    # In a process of its own, for it needs torch, which training never imports.
+    command = [sys.executable, "-m", "safe_jax.clip.convert", str(checkpoint), str(converted)]
+    done = subprocess.run(command, stderr=subprocess.PIPE, text=True)
+    if done.returncode:
+        raise InputError(f"{checkpoint} was not converted: {done.stderr.strip()}")
+    return converted
+
+
+def _download(url, destination, sha256):
+    by_hand = f"put {destination.name} with sha256 {sha256} at {destination}"
+    destination.parent.mkdir(parents=True, exist_ok=True)
+    partial = destination.with_name(destination.name + ".partial")
+    try:
+        with urllib.request.urlopen(url, timeout=30) as response, open(partial, "wb") as file:
+            total = int(response.headers.get("Content-Length", 0)) or None
+            with tqdm.tqdm(
+                total=total, unit="B", unit_scale=True, desc=destination.name
+            ) as progress:
+                while block := response.read(1 << 20):
+                    file.write(block)
+                    progress.update(len(block))
+    except (OSError, urllib.error.URLError) as error:
+        raise InputError(f"{url} could not be downloaded ({error}): {by_hand}") from error
+    if (found := _sha256(partial)) != sha256:
+        partial.unlink()
+        raise InputError(
+            f"{url} gave a file with sha256 {found}, expected {sha256} (cut off, or replaced by a "
+            f"proxy): try again, or {by_hand}"
+        )
+    partial.replace(destination)
+
+
+def _sha256(path):
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

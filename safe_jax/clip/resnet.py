@@ -1,0 +1,107 @@
+"""The trunk of CLIP's ResNets: a preprocessed image to a dense map.
+
+Three things differ from the ResNet of He et al.: a stem of three convolutions, average pooling
+wherever a convolution would have had a stride of 2 (but for the stem's first), and no global
+pooling at the end, which is `attention_pool`'s work. Attributes keep the names of OpenAI's
+checkpoints.
+
+Axes: b images, h rows, w columns, c channels.
+"""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+
+def _conv(in_features, out_features, size, *, stride=1, dtype, rngs):
+    return nnx.Conv(
+        in_features,
+        out_features,
+        (size, size),
+        strides=stride,
+        padding=size // 2,  # as torch counts it; "SAME" would pad a strided convolution otherwise
+        use_bias=False,
+        dtype=dtype,
+        rngs=rngs,
+    )
+
+
+_batch_norm = partial(nnx.BatchNorm, use_running_average=True, momentum=0.9, epsilon=1e-5)
+
+
+def _halve(x_bhwc, stride=2):
+    return nnx.avg_pool(x_bhwc, (stride, stride), strides=(stride, stride))
+
+
+class Bottleneck(nnx.Module):
+    """1x1, 3x3 and 1x1 convolutions beside a shortcut; `4 * features` channels come out."""
+
+    def __init__(self, in_features, features, stride, *, dtype, rngs):
+        conv = partial(_conv, dtype=dtype, rngs=rngs)
+        norm = partial(_batch_norm, dtype=dtype, rngs=rngs)
+        self.stride = stride
+        self.conv1 = conv(in_features, features, 1)
+        self.bn1 = norm(features)
+        self.conv2 = conv(features, features, 3)
+        self.bn2 = norm(features)
+        self.conv3 = conv(features, 4 * features, 1)
+        self.bn3 = norm(4 * features)
+        self.has_downsample = stride > 1 or in_features != 4 * features
+        if self.has_downsample:
+            self.downsample_conv = conv(in_features, 4 * features, 1)
+            self.downsample_bn = norm(4 * features)
+
+    def __call__(self, x_bhwc):
+        y_bhwc = jax.nn.relu(self.bn1(self.conv1(x_bhwc)))
+        y_bhwc = jax.nn.relu(self.bn2(self.conv2(y_bhwc)))
+        if self.stride > 1:
+            y_bhwc, x_bhwc = _halve(y_bhwc, self.stride), _halve(x_bhwc, self.stride)
+        y_bhwc = self.bn3(self.conv3(y_bhwc))
+        if self.has_downsample:
+            x_bhwc = self.downsample_bn(self.downsample_conv(x_bhwc))
+        return jax.nn.relu(x_bhwc + y_bhwc)
+
+
+class ResNet(nnx.Module):
+    """Images `(b, size, size, 3)` to dense maps `(b, size / 32, size / 32, 32 * width)`."""
+
+    def __init__(self, layers, width, *, dtype=jnp.float32, rngs):
+        conv = partial(_conv, dtype=dtype, rngs=rngs)
+        norm = partial(_batch_norm, dtype=dtype, rngs=rngs)
+        self.conv1 = conv(3, width // 2, 3, stride=2)
+        self.bn1 = norm(width // 2)
+        self.conv2 = conv(width // 2, width // 2, 3)
+        self.bn2 = norm(width // 2)
+        self.conv3 = conv(width // 2, width, 3)
+        self.bn3 = norm(width)
+
+        in_features = width
+
+        def stage(blocks, features, stride):
+            nonlocal in_features
+            made = nnx.List()
+            for block in range(blocks):
+                made.append(
+                    Bottleneck(
+                        in_features, features, stride if block == 0 else 1, dtype=dtype, rngs=rngs
+                    )
+                )
+                in_features = 4 * features
+            return made
+
+        self.layer1 = stage(layers[0], width, 1)
+        self.layer2 = stage(layers[1], 2 * width, 2)
+        self.layer3 = stage(layers[2], 4 * width, 2)
+        self.layer4 = stage(layers[3], 8 * width, 2)
+
+    def __call__(self, images_bhwc):
+        x_bhwc = jax.nn.relu(self.bn1(self.conv1(images_bhwc)))
+        x_bhwc = jax.nn.relu(self.bn2(self.conv2(x_bhwc)))
+        x_bhwc = jax.nn.relu(self.bn3(self.conv3(x_bhwc)))
+        x_bhwc = _halve(x_bhwc)
+        for stage in (self.layer1, self.layer2, self.layer3, self.layer4):
+            for block in stage:
+                x_bhwc = block(x_bhwc)
+        return x_bhwc

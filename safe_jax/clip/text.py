@@ -1,0 +1,126 @@
+"""CLIP's text tower and its tokenizer.
+
+Axes: b texts, t tokens, c channels, d channels of a head, k channels of the joint space.
+"""
+
+import functools
+import html
+import re
+
+import ftfy
+import instant_clip_tokenizer
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+HEAD_WIDTH = 64
+CONTEXT_LENGTH = 77
+
+_ACTIVATIONS = {
+    "quick_gelu": lambda x: x * jax.nn.sigmoid(1.702 * x),  # OpenAI's
+    "gelu": functools.partial(jax.nn.gelu, approximate=False),  # most of open_clip's
+}
+
+
+class Attention(nnx.Module):
+    """Causal self-attention; `in_proj` holds queries, keys and values side by side."""
+
+    def __init__(self, width, *, rngs):
+        self.heads = max(1, width // HEAD_WIDTH)
+        self.in_proj = nnx.Linear(width, 3 * width, rngs=rngs)
+        self.out_proj = nnx.Linear(width, width, rngs=rngs)
+
+    def __call__(self, x_btc):
+        b, t, c = x_btc.shape
+        query, key, value = (
+            x.reshape(b, t, self.heads, c // self.heads)
+            for x in jnp.split(self.in_proj(x_btc), 3, axis=-1)
+        )
+        out = jax.nn.dot_product_attention(query, key, value, is_causal=True)
+        return self.out_proj(out.reshape(b, t, c))
+
+
+class MLP(nnx.Module):
+    def __init__(self, width, activation, *, rngs):
+        self.activation = activation
+        self.c_fc = nnx.Linear(width, 4 * width, rngs=rngs)
+        self.c_proj = nnx.Linear(4 * width, width, rngs=rngs)
+
+    def __call__(self, x_btc):
+        return self.c_proj(_ACTIVATIONS[self.activation](self.c_fc(x_btc)))
+
+
+class Block(nnx.Module):
+    def __init__(self, width, activation, *, rngs):
+        self.ln_1 = nnx.LayerNorm(width, epsilon=1e-5, rngs=rngs)
+        self.attn = Attention(width, rngs=rngs)
+        self.ln_2 = nnx.LayerNorm(width, epsilon=1e-5, rngs=rngs)
+        self.mlp = MLP(width, activation, rngs=rngs)
+
+    def __call__(self, x_btc):
+        x_btc = x_btc + self.attn(self.ln_1(x_btc))
+        return x_btc + self.mlp(self.ln_2(x_btc))
+
+
+class TextTower(nnx.Module):
+    """Tokens `(b, t)` to text features `(b, embed_dim)`, not normalised.
+
+    `t` may be shorter than the context length: attention is causal and the feature is read at the
+    end-of-text token, so the padding after it never counts.
+    """
+
+    def __init__(
+        self, vocab_size, context_length, width, layers, embed_dim, activation, *, rngs: nnx.Rngs
+    ):
+        self.token_embedding = nnx.Embed(vocab_size, width, rngs=rngs)
+        self.positional_embedding = nnx.Param(
+            jax.random.normal(rngs.params(), (context_length, width)) * 0.01
+        )
+        self.resblocks = nnx.List([Block(width, activation, rngs=rngs) for _ in range(layers)])
+        self.ln_final = nnx.LayerNorm(width, epsilon=1e-5, rngs=rngs)
+        self.text_projection = nnx.Param(
+            jax.random.normal(rngs.params(), (width, embed_dim)) * width**-0.5
+        )
+
+    def __call__(self, tokens_bt):
+        b, t = tokens_bt.shape
+        x_btc = self.token_embedding(tokens_bt) + self.positional_embedding[:t]
+        for block in self.resblocks:
+            x_btc = block(x_btc)
+        # End-of-text has the highest number in the vocabulary.
+        end_bc = x_btc[jnp.arange(b), tokens_bt.argmax(-1)]
+        return self.ln_final(end_bc) @ self.text_projection[...]
+
+
+@functools.cache
+def _tokenizer():
+    return instant_clip_tokenizer.Tokenizer()
+
+
+def tokenize(
+    texts: list[str], context_length: int = CONTEXT_LENGTH, truncate: bool = False
+) -> np.ndarray:
+    """Tokenizes as OpenAI's `clip.tokenize` does: int32 `(len(texts), context_length)`.
+
+    Raises `ValueError`, naming the text, where one does not fit and `truncate` is not set.
+    """
+    if isinstance(texts, str):
+        raise ValueError("tokenize takes a list of texts: write tokenize([text])")
+    cleaned = [_clean(text) for text in texts]
+    if not truncate:
+        for text, clean in zip(texts, cleaned, strict=True):
+            needed = len(_tokenizer().encode(clean)) + 2
+            if needed > context_length:
+                shown = text if len(text) <= 60 else text[:57] + "..."
+                raise ValueError(
+                    f"{shown!r} has {needed} tokens, of at most {context_length}: "
+                    "shorten it, or pass truncate=True to drop its end"
+                )
+    tokens = _tokenizer().tokenize_batch(cleaned, context_length=context_length)
+    return tokens.astype(np.int32)
+
+
+def _clean(text):
+    text = html.unescape(html.unescape(ftfy.fix_text(text)))  # twice, as CLIP was trained
+    return re.sub(r"\s+", " ", text).strip()

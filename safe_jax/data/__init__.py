@@ -1,0 +1,1 @@
+"""What is classified: data sets, few-shot subsets, images."""

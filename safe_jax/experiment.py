@@ -1,0 +1,211 @@
+"""One run, top to bottom: data, features, tune, select, evaluate, report."""
+
+import dataclasses
+import hashlib
+import json
+import logging
+import os
+import pathlib
+import shutil
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ml_collections import ConfigDict, FrozenConfigDict
+
+from safe_jax import batches, clip, features, parallel, report, selection, train
+from safe_jax.clip import weights
+from safe_jax.data import datasets, few_shot, sources
+from safe_jax.errors import InputError
+from safe_jax.methods import safe, zero_shot
+
+log = logging.getLogger(__name__)
+
+# No number in a row depends on these, or they stand in the row itself.
+_NOT_HASHED = (
+    "data_root", "weights", "cache_dir", "workers", "eval_batch_size", "checkpoint_every",
+    "shots", "seeds",
+)  # fmt: skip
+
+_CHOICES = {
+    "dtype": ("auto", "float32", "bfloat16"),
+    "features": ("bank", "online"),
+    "bank_dtype": ("float16", "float32"),
+    "blend": safe.BLENDS,
+    "selection": selection.SELECTIONS,
+}
+_AT_LEAST_ONE = ("epochs", "batch_size", "views", "eval_batch_size", "checkpoint_every")
+
+
+@dataclasses.dataclass(frozen=True)
+class Part:
+    """The images of one use (train, val or test), their files and, once obtained, their bank."""
+
+    records: list[sources.Record]
+    request: features.Request
+    bank: features.Bank | None = None
+
+    def find(self, records) -> tuple[np.ndarray, np.ndarray]:
+        """Where `records` lie in the bank, and their labels."""
+        position = {record.path: i for i, record in enumerate(self.records)}
+        image_n = np.array([position[record.path] for record in records])
+        return image_n, np.array([record.label for record in records])
+
+
+def run(config: ConfigDict, workdir: pathlib.Path) -> list[dict]:
+    """Runs what `config` describes and returns its rows of `workdir/results.jsonl`.
+
+    Rows that are there already, of the same knobs, data and weights, are kept: a run that was
+    killed goes on where it was. Raises `InputError` for what a user can mend.
+    """
+    config = _check(config)
+    data = datasets.load(config)
+    subsets = {
+        (shots, seed): few_shot.subset(data.splits.train, data.splits.val, shots, seed)
+        for shots in config.shots
+        for seed in config.seeds
+    }
+    directory = pathlib.Path(clip.locate(config.weights))
+    digest = weights.read_metadata(directory)[1]["digest"]
+    results = report.Results(
+        workdir / "results.jsonl",
+        dataset=data.name,
+        config_hash=_hash(config, data, digest),
+        weights=f"{directory.name}@{digest[:12]}",
+    )
+    mesh = parallel.make_mesh()
+    log.info(
+        "%s: %d classes; %d train, %d val and %d test images; weights %s; %d x %s",
+        data.name, len(data.classnames), *map(len, data.splits), results.common["weights"],
+        mesh.size, mesh.devices.flat[0].device_kind,
+    )  # fmt: skip
+
+    parts = _parts(config, data, subsets, digest)
+    unread = [path for part in parts.values() if not part.request.done for path in part.request.paths]
+    sources.check_files(unread, config.workers)
+    model = clip.load(directory, jnp.dtype(config.dtype), parallel.replicated(mesh))
+    text_kd = zero_shot.text_classifier(model, data.classnames, data.templates)
+    parts = {
+        use: dataclasses.replace(part, bank=features.obtain(part.request, model, mesh, config))
+        for use, part in parts.items()
+    }
+
+    if not results.has("zero_shot", 0, 0):
+        test = parts["test"]
+        began = time.time()
+        accuracy = zero_shot.accuracy(test.bank.pooled, text_kd, test.find(data.splits.test)[1])
+        results.add("zero_shot", 0, 0, accuracy, selection="none", seconds=time.time() - began)
+    for (shots, seed), (train_records, val_records) in subsets.items():
+        if not results.has("safe", shots, seed):
+            run_folder = workdir / "checkpoints" / f"{results.common['config_hash']}-{shots}-{seed}"
+            began = time.time()
+            found = _tune_and_test(
+                config, data, parts, model, text_kd, mesh, train_records, val_records, seed,
+                run_folder,
+            )  # fmt: skip
+            results.add("safe", shots, seed, **found, seconds=time.time() - began)
+            shutil.rmtree(run_folder)
+    return results.rows
+
+
+def _tune_and_test(
+    config, data, parts, model, text_kd, mesh, train_records, val_records, seed, folder
+):
+    """SAFE on one subset: what stands in its row."""
+    plan = batches.plan(
+        len(train_records), config.views, config.batch_size, config.epochs, seed, mesh.size
+    )
+    state, frozen, graphdef, optimizer = train.start(
+        model.attnpool, text_kd, model.logit_scale[...], config, plan, mesh
+    )
+
+    def batches_from(step):
+        if config.features == "online":
+            label_n = np.array([record.label for record in train_records])
+            paths = data.paths(train_records)
+            return batches.online(model, paths, label_n, plan, seed, config, mesh, step)
+        return batches.from_bank(
+            parts["train"].bank, *parts["train"].find(train_records), plan, mesh, step
+        )
+
+    state, losses = train.fit(
+        state, frozen, graphdef, optimizer, config, plan.steps, batches_from, folder
+    )
+
+    alphas = np.linspace(0, 1, config.alphas)
+
+    def evaluate(part, records):
+        size = parallel.round_up(config.eval_batch_size, mesh)
+        in_order = batches.in_order(part.bank, *part.find(records), size, mesh)
+        return train.evaluate(state.params, frozen, graphdef, config, alphas, in_order)
+
+    if config.selection == "fixed":
+        alphas = np.array([config.alpha])
+        chosen, val_accuracy = 0, None
+    else:
+        val_records = data.splits.val if config.selection == "full_val" else val_records
+        val_accuracy, val_loss = evaluate(parts["val"], val_records)
+        chosen = selection.best(val_accuracy, val_loss)
+    test_accuracy, _ = evaluate(parts["test"], data.splits.test)
+    return {
+        "accuracy": test_accuracy[chosen],
+        "selection": config.selection,
+        "alpha": alphas[chosen],
+        # For the curves of a report; nothing is chosen on `test`.
+        "curve": {"alpha": alphas, "val": val_accuracy, "test": test_accuracy},
+        "losses": losses.reshape(config.epochs, -1).mean(1),
+    }
+
+
+def _parts(config, data, subsets, digest):
+    """Which images are needed for what: all subsets share a bank, so the trunk sees each once."""
+    drawn_train = [record for train_records, _ in subsets.values() for record in train_records]
+    drawn_val = [record for _, val_records in subsets.values() for record in val_records]
+    wanted = {"test": (data.splits.test, 1)}
+    if config.features == "bank":
+        wanted["train"] = drawn_train, config.views
+    if config.selection != "fixed":
+        wanted["val"] = (data.splits.val if config.selection == "full_val" else drawn_val), 1
+        if not wanted["val"][0]:
+            raise InputError(
+                f"{data.name} has no validation images, but config.selection="
+                f"{config.selection}: set it to fixed, and config.alpha"
+            )
+    parts = {}
+    for use, (records, views) in wanted.items():
+        records = sorted(set(records))
+        names = [record.path for record in records]
+        parts[use] = Part(records, features.request(config, digest, data.images, names, views))
+    return parts
+
+
+def _check(config):
+    """The config with what is left to us filled in. Raises `InputError` for a value out of range."""
+    config = ConfigDict(config)
+    for knob, choices in _CHOICES.items():
+        if config[knob] not in choices:
+            raise InputError(f"config.{knob}={config[knob]!r}: one of {', '.join(choices)}")
+    for knob in _AT_LEAST_ONE:
+        if config[knob] < 1:
+            raise InputError(f"config.{knob}={config[knob]}: at least 1 is expected")
+    for knob in ("shots", "seeds"):
+        if not config[knob] or not all(isinstance(x, int) for x in config[knob]):
+            raise InputError(f"config.{knob}={config[knob]}: whole numbers are expected, as 1,2,4")
+    if min(config.shots) < 1:
+        raise InputError(f"config.shots={config.shots}: at least 1 image a class is expected")
+    if config.alphas < 2:
+        raise InputError(f"config.alphas={config.alphas}: a grid has at least 0 and 1")
+    if config.dtype == "auto":
+        config.dtype = "float32" if jax.default_backend() == "cpu" else "bfloat16"
+    config.workers = config.workers or len(os.sched_getaffinity(0))
+    return FrozenConfigDict(config)
+
+
+def _hash(config, data, digest):
+    """What tells rows of one experiment from those of another."""
+    knobs = {k: v for k, v in config.to_dict().items() if k not in _NOT_HASHED}
+    sha = hashlib.sha256(json.dumps([knobs, digest, data.classnames, data.templates]).encode())
+    for part in data.splits:
+        sha.update("\n".join(f"{record.path} {record.label}" for record in part).encode())
+    return sha.hexdigest()[:12]

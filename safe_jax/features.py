@@ -1,0 +1,203 @@
+"""The dense-feature bank: what the frozen trunk computes, stored once for many tunings.
+
+A bank holds the dense maps of a list of images, in 16 bits, several views each, and what the
+original pool makes of them. It is memory-mapped; its name is a hash of all that it depends on, so
+one that is out of date is never found. Extraction writes into a `.partial` folder, notes how far
+it got, goes on from there after being killed, and renames the folder last.
+"""
+
+import dataclasses
+import fcntl
+import hashlib
+import json
+import logging
+import pathlib
+import shutil
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import tqdm
+from flax import nnx
+
+from safe_jax import parallel
+from safe_jax.clip.model import CLIP
+from safe_jax.data import images
+from safe_jax.errors import InputError
+
+log = logging.getLogger(__name__)
+
+# A device always sees this many images at once, from the same place in the list: results are then
+# the same bits on any number of devices, and after any interruption.
+PER_DEVICE = 32
+
+
+@dataclasses.dataclass(frozen=True)
+class Bank:
+    """Features of `n` images in `views` views; row `image * views + view`.
+
+    `dense` is `(n * views, h, w, c)`, memory-mapped; `pooled` is `(n * views, embed_dim)`
+    float32, of the original pool, not normalised. View 0 is the centre crop.
+    """
+
+    dense: np.ndarray
+    pooled: np.ndarray
+    views: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Request:
+    """What a bank is to hold, and where."""
+
+    folder: pathlib.Path
+    crops: list[images.Crop]
+    views: int
+    contents: dict
+
+    @property
+    def done(self) -> bool:
+        return self.folder.exists()
+
+    @property
+    def paths(self) -> list[pathlib.Path]:
+        return [crop.path for crop in self.crops[:: self.views]]
+
+
+def request(config, weights_digest: str, root, names: list[str], views: int) -> Request:
+    """Describes the bank of the images `names` under `root`.
+
+    A random view is seeded by the image's name and the view's number alone.
+    """
+    paths = [root / name for name in names]
+    scale = tuple(config.crop_scale)
+    crops = [
+        images.Crop(path, f"{name} {view}" if view else None)
+        for path, name in zip(paths, names, strict=True)
+        for view in range(views)
+    ]
+    contents = {
+        "format": 1,
+        "weights": weights_digest,
+        "dtype": config.bank_dtype,
+        "trunk_dtype": config.dtype,
+        "views": views,
+        "crop_scale": scale if views > 1 else None,
+        "images": [[name, *_stamp(path)] for name, path in zip(names, paths, strict=True)],
+    }
+    key = hashlib.sha256(json.dumps(contents).encode()).hexdigest()[:20]
+    return Request(pathlib.Path(config.cache_dir).expanduser() / "banks" / key, crops, views, contents)
+
+
+def _stamp(path):
+    try:
+        stat = path.stat()
+    except OSError:
+        return None, None  # said by the check before extraction, with all others
+    return stat.st_size, stat.st_mtime_ns
+
+
+@partial(jax.jit, static_argnames=("graphdef", "dtype"))
+def extract_step(graphdef, params, pixels_bhwc, dtype):
+    """8-bit pixels to dense maps of `dtype` and to the original pool's features of those."""
+    model = nnx.merge(graphdef, params)
+    dense_bhwc = model.dense_features(images.normalize(pixels_bhwc)).astype(dtype)
+    return dense_bhwc, model.attnpool(dense_bhwc)
+
+
+def obtain(wanted: Request, model: CLIP, mesh, config) -> Bank:
+    """The bank wanted: as it was stored, or extracted now.
+
+    Raises `InputError` where the disk is too small, or the dense maps do not fit `bank_dtype`.
+    """
+    wanted.folder.parent.mkdir(parents=True, exist_ok=True)
+    if wanted.done:
+        log.info("reusing the bank of %d maps in %s", len(wanted.crops), wanted.folder)
+    else:
+        with open(wanted.folder.with_suffix(".lock"), "w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)  # another run may be at the same bank: let it finish
+            if not wanted.done:
+                _extract(wanted, model, mesh, config)
+    dense = np.load(wanted.folder / "dense.npy", mmap_mode="r")
+    return Bank(dense, np.load(wanted.folder / "pooled.npy"), wanted.views)
+
+
+def _extract(wanted, model, mesh, config):
+    rows = len(wanted.crops)
+    partial_folder = wanted.folder.with_suffix(".partial")
+    dense, pooled = _open_partial(partial_folder, wanted, model.config, config.bank_dtype)
+    progress_file = partial_folder / "progress"
+    start = int(progress_file.read_text()) if progress_file.exists() else 0
+    if start:
+        log.info("resuming the bank in %s at map %d of %d", wanted.folder, start, rows)
+
+    graphdef, params = nnx.split(model)
+    params = parallel.replicate(mesh, params)
+    batch_size = PER_DEVICE * mesh.size
+    batches = images.load_batches(
+        (wanted.crops[at : at + batch_size] for at in range(start, rows, batch_size)),
+        model.image_size,
+        tuple(config.crop_scale),
+        config.workers,
+    )
+    under_way = []
+    with tqdm.tqdm(total=rows, initial=start, unit=" images", desc="trunk", smoothing=0.1) as bar:
+
+        def write():
+            at, count, (dense_bhwc, pooled_bd) = under_way.pop(0)
+            dense_bhwc = np.asarray(dense_bhwc)[:count]
+            if not np.isfinite(dense_bhwc).all():
+                raise InputError(
+                    f"dense maps do not fit {config.bank_dtype}: set config.bank_dtype=float32"
+                )
+            dense[at : at + count] = dense_bhwc
+            pooled[at : at + count] = np.asarray(pooled_bd)[:count]
+            dense.flush()
+            pooled.flush()
+            _write_atomically(progress_file, str(at + count))
+            bar.update(count)
+
+        at = start
+        for pixels in batches:
+            count = len(pixels)
+            pixels = parallel.shard(mesh, parallel.fill_up(pixels, batch_size))
+            result = extract_step(graphdef, params, pixels, jnp.dtype(config.bank_dtype))
+            under_way.append((at, count, result))
+            at += count
+            if len(under_way) > 1:  # the device works on one batch while another is written
+                write()
+        while under_way:
+            write()
+    del dense, pooled
+    partial_folder.rename(wanted.folder)
+
+
+def _open_partial(folder, wanted, clip_config, dtype):
+    """The two arrays to be filled: those of an earlier try, or new ones."""
+    files = folder / "dense.npy", folder / "pooled.npy"
+    contents = folder / "contents.json"  # written last: without it the arrays may be cut short
+    if contents.exists():
+        return [np.lib.format.open_memmap(file, mode="r+") for file in files]
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    rows = len(wanted.crops)
+    shapes = (rows, *clip_config.dense_shape), (rows, clip_config.embed_dim)
+    dtypes = np.dtype(dtype), np.dtype(np.float32)
+    needed = sum(int(np.prod(s)) * d.itemsize for s, d in zip(shapes, dtypes, strict=True))
+    if needed > (free := shutil.disk_usage(folder).free):
+        raise InputError(
+            f"the bank of {rows} maps takes {needed / 1e9:.1f} GB, but {folder.parent} has "
+            f"{free / 1e9:.1f} GB free: set config.cache_dir to a larger disk"
+        )
+    arrays = [
+        np.lib.format.open_memmap(file, mode="w+", dtype=dtype, shape=shape)
+        for file, dtype, shape in zip(files, dtypes, shapes, strict=True)
+    ]
+    _write_atomically(contents, json.dumps(wanted.contents))
+    return arrays
+
+
+def _write_atomically(path, text):
+    new = path.with_suffix(".new")
+    new.write_text(text)
+    new.replace(path)

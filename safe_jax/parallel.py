@@ -1,0 +1,37 @@
+"""Devices: one mesh axis, `data`. Parameters are on every device, batches are cut between them."""
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+
+
+def make_mesh(devices=None) -> jax.sharding.Mesh:
+    """All devices (or those given) in a row."""
+    devices = devices or jax.devices()
+    # Auto, for explicit axes (the default since JAX 0.9) refuse to mix replicated and cut operands.
+    return jax.make_mesh((len(devices),), ("data",), (AxisType.Auto,), devices=devices)
+
+
+def replicated(mesh) -> NamedSharding:
+    return NamedSharding(mesh, PartitionSpec())
+
+
+def replicate(mesh, tree):
+    """Puts a tree of arrays on every device."""
+    return jax.device_put(tree, replicated(mesh))
+
+
+def shard(mesh, tree):
+    """Cuts a tree of host arrays along their first axis, a multiple of the number of devices."""
+    by_batch = NamedSharding(mesh, PartitionSpec("data"))
+    return jax.tree.map(lambda x: jax.make_array_from_process_local_data(by_batch, x), tree)
+
+
+def round_up(count: int, mesh) -> int:
+    """The least multiple of the number of devices that is not below `count`."""
+    return -(-count // mesh.size) * mesh.size
+
+
+def fill_up(rows: np.ndarray, count: int, value=0) -> np.ndarray:
+    """Appends rows of `value` until there are `count`."""
+    return np.pad(rows, [(0, count - len(rows))] + [(0, 0)] * (rows.ndim - 1), constant_values=value)

@@ -1,0 +1,12 @@
+"""Converts a CLIP ResNet from a torch checkpoint to an Orbax directory, or back.
+
+    python tools/convert_torch_weights.py RN50.pt weights/RN50
+    python tools/convert_torch_weights.py --to-torch weights/RN50 RN50_again.pt
+"""
+
+import sys
+
+from safe_jax.clip.convert import main
+
+if __name__ == "__main__":
+    sys.exit(main())
