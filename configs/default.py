@@ -47,9 +47,13 @@ def get_config() -> ConfigDict:
     config.alpha = 0.5
     config.alphas = 21  # values from 0 to 1
 
-    # Nothing below changes a result.
+    # What is evaluated on. val is for choosing knobs: the validation images that chose no alpha.
+    config.split = "test"  # test or val
+
+    # Nothing below changes a result (but for the last bits, trunk_batch_size).
     config.cache_dir = "~/.cache/safe_jax"  # banks; RN50 takes 196 KiB an image and view
     config.workers = 0  # threads that decode; 0: one for each core
+    config.trunk_batch_size = 32  # images a device, in extraction
     config.eval_batch_size = 256
     config.checkpoint_every = 500  # steps
 

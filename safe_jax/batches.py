@@ -106,9 +106,7 @@ def online(model, paths, label_n, plan, seed, config, mesh, first_step=0) -> Ite
         ]
         for step in range(first_step, plan.steps)
     )
-    pixels = images.load_batches(
-        crops, model.image_size, tuple(config.crop_scale), config.workers
-    )
+    pixels = images.load_batches(crops, model.image_size, tuple(config.crop_scale), config.workers)
     for image_b, pixels_bhwc in zip(plan.image_sb[first_step:], pixels, strict=True):
         dense_bhwc, original_bd = features.extract_step(
             graphdef,

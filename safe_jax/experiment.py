@@ -24,8 +24,8 @@ log = logging.getLogger(__name__)
 
 # No number in a row depends on these, or they stand in the row itself.
 _NOT_HASHED = (
-    "data_root", "weights", "cache_dir", "workers", "eval_batch_size", "checkpoint_every",
-    "shots", "seeds",
+    "data_root", "weights", "cache_dir", "workers", "trunk_batch_size", "eval_batch_size",
+    "checkpoint_every", "shots", "seeds",
 )  # fmt: skip
 
 _CHOICES = {
@@ -34,8 +34,11 @@ _CHOICES = {
     "bank_dtype": ("float16", "float32"),
     "blend": safe.BLENDS,
     "selection": selection.SELECTIONS,
+    "split": ("test", "val"),
 }
-_AT_LEAST_ONE = ("epochs", "batch_size", "views", "eval_batch_size", "checkpoint_every")
+_AT_LEAST_ONE = (
+    "epochs", "batch_size", "views", "trunk_batch_size", "eval_batch_size", "checkpoint_every",
+)  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,6 +76,7 @@ def run(config: ConfigDict, workdir: pathlib.Path) -> list[dict]:
         dataset=data.name,
         config_hash=_hash(config, data, digest),
         weights=f"{directory.name}@{digest[:12]}",
+        split=config.split,
     )
     mesh = parallel.make_mesh()
     log.info(
@@ -82,7 +86,9 @@ def run(config: ConfigDict, workdir: pathlib.Path) -> list[dict]:
     )  # fmt: skip
 
     parts = _parts(config, data, subsets, digest)
-    unread = [path for part in parts.values() if not part.request.done for path in part.request.paths]
+    unread = [
+        path for part in parts.values() if not part.request.done for path in part.request.paths
+    ]
     sources.check_files(unread, config.workers)
     model = clip.load(directory, jnp.dtype(config.dtype), parallel.replicated(mesh))
     text_kd = zero_shot.text_classifier(model, data.classnames, data.templates)
@@ -94,7 +100,8 @@ def run(config: ConfigDict, workdir: pathlib.Path) -> list[dict]:
     if not results.has("zero_shot", 0, 0):
         test = parts["test"]
         began = time.time()
-        accuracy = zero_shot.accuracy(test.bank.pooled, text_kd, test.find(data.splits.test)[1])
+        label_n = np.array([record.label for record in test.records])
+        accuracy = zero_shot.accuracy(test.bank.pooled, text_kd, label_n)
         results.add("zero_shot", 0, 0, accuracy, selection="none", seconds=time.time() - began)
     for (shots, seed), (train_records, val_records) in subsets.items():
         if not results.has("safe", shots, seed):
@@ -144,10 +151,16 @@ def _tune_and_test(
         alphas = np.array([config.alpha])
         chosen, val_accuracy = 0, None
     else:
-        val_records = data.splits.val if config.selection == "full_val" else val_records
+        if config.selection == "full_val":
+            val_records = data.splits.val
         val_accuracy, val_loss = evaluate(parts["val"], val_records)
         chosen = selection.best(val_accuracy, val_loss)
-    test_accuracy, _ = evaluate(parts["test"], data.splits.test)
+    if config.split == "val":
+        seen = set(val_records)
+        held_out = [record for record in parts["test"].records if record not in seen]
+    else:
+        held_out = parts["test"].records
+    test_accuracy, _ = evaluate(parts["test"], held_out)
     return {
         "accuracy": test_accuracy[chosen],
         "selection": config.selection,
@@ -162,7 +175,7 @@ def _parts(config, data, subsets, digest):
     """Which images are needed for what: all subsets share a bank, so the trunk sees each once."""
     drawn_train = [record for train_records, _ in subsets.values() for record in train_records]
     drawn_val = [record for _, val_records in subsets.values() for record in val_records]
-    wanted = {"test": (data.splits.test, 1)}
+    wanted = {"test": (getattr(data.splits, config.split), 1)}
     if config.features == "bank":
         wanted["train"] = drawn_train, config.views
     if config.selection != "fixed":
@@ -181,7 +194,7 @@ def _parts(config, data, subsets, digest):
 
 
 def _check(config):
-    """The config with what is left to us filled in. Raises `InputError` for a value out of range."""
+    """The config, what is left to us filled in. Raises `InputError` for a bad value."""
     config = ConfigDict(config)
     for knob, choices in _CHOICES.items():
         if config[knob] not in choices:

@@ -28,10 +28,6 @@ from safe_jax.errors import InputError
 
 log = logging.getLogger(__name__)
 
-# A device always sees this many images at once, from the same place in the list: results are then
-# the same bits on any number of devices, and after any interruption.
-PER_DEVICE = 32
-
 
 @dataclasses.dataclass(frozen=True)
 class Bank:
@@ -86,7 +82,9 @@ def request(config, weights_digest: str, root, names: list[str], views: int) -> 
         "images": [[name, *_stamp(path)] for name, path in zip(names, paths, strict=True)],
     }
     key = hashlib.sha256(json.dumps(contents).encode()).hexdigest()[:20]
-    return Request(pathlib.Path(config.cache_dir).expanduser() / "banks" / key, crops, views, contents)
+    return Request(
+        pathlib.Path(config.cache_dir).expanduser() / "banks" / key, crops, views, contents
+    )
 
 
 def _stamp(path):
@@ -133,7 +131,9 @@ def _extract(wanted, model, mesh, config):
 
     graphdef, params = nnx.split(model)
     params = parallel.replicate(mesh, params)
-    batch_size = PER_DEVICE * mesh.size
+    # A device always sees the same images together, whatever their number and wherever an earlier
+    # try ended: the same bits come out.
+    batch_size = config.trunk_batch_size * mesh.size
     batches = images.load_batches(
         (wanted.crops[at : at + batch_size] for at in range(start, rows, batch_size)),
         model.image_size,
@@ -168,7 +168,6 @@ def _extract(wanted, model, mesh, config):
                 write()
         while under_way:
             write()
-    del dense, pooled
     partial_folder.rename(wanted.folder)
 
 

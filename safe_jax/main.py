@@ -1,13 +1,13 @@
 """The command.
 
-    python -m safe_jax.main --config configs/imagenet.py [--workdir DIR] [--config.knob=value]
+python -m safe_jax.main --config configs/imagenet.py [--workdir DIR] [--config.knob=value]
 """
 
-import difflib
 import logging
 import pathlib
 import sys
 
+import absl.logging
 from absl import app, flags
 from ml_collections import config_flags
 
@@ -21,7 +21,9 @@ WORKDIR = flags.DEFINE_string(
 
 def main(argv):
     if len(argv) > 1:
-        raise app.UsageError(f"unexpected argument {argv[1]!r}; knobs are set as --config.knob=value")
+        raise app.UsageError(
+            f"unexpected argument {argv[1]!r}; knobs are set as --config.knob=value"
+        )
     from safe_jax import experiment, report  # after the flags: a mistyped one is told at once
 
     config = CONFIG.value
@@ -36,6 +38,7 @@ def main(argv):
 
 
 def _log_to_stderr():
+    absl.logging.set_verbosity(absl.logging.WARNING)  # Orbax tells a lot
     handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
     logger = logging.getLogger("safe_jax")

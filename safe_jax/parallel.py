@@ -34,4 +34,6 @@ def round_up(count: int, mesh) -> int:
 
 def fill_up(rows: np.ndarray, count: int, value=0) -> np.ndarray:
     """Appends rows of `value` until there are `count`."""
-    return np.pad(rows, [(0, count - len(rows))] + [(0, 0)] * (rows.ndim - 1), constant_values=value)
+    return np.pad(
+        rows, [(0, count - len(rows))] + [(0, 0)] * (rows.ndim - 1), constant_values=value
+    )

@@ -31,12 +31,11 @@ class Results:
         return any((r["method"], r["shots"], r["seed"]) == (method, shots, seed) for r in self.rows)
 
     def add(self, method: str, shots: int, seed: int, accuracy: float, **more) -> None:
-        """Writes a row; `accuracy` is on test, in per cent."""
+        """Writes a row; `accuracy` is in per cent."""
         row = {
             "method": method,
             "shots": shots,
             "seed": seed,
-            "split": "test",
             "accuracy": accuracy,
             **more,
             **self.common,
@@ -66,9 +65,10 @@ def table(rows: list[dict]) -> str:
     shots = sorted({row["shots"] for row in rows} - {0})
     seeds = sorted({row["seed"] for row in rows if row["shots"]})
     chosen = {row["selection"] for row in rows if row["shots"]}
+    first = rows[0]
     lines = [
-        f"{rows[0]['dataset']}, {rows[0]['weights']}: test accuracy (%), mean ± standard deviation "
-        f"over seeds {', '.join(map(str, seeds))}; alpha chosen by {', '.join(sorted(chosen))}",
+        f"{first['dataset']}, {first['weights']}: {first['split']} accuracy (%), mean ± standard "
+        f"deviation over seeds {', '.join(map(str, seeds))}; alpha by {', '.join(sorted(chosen))}",
         f"{'shots':<12}" + "".join(f"{k:>14}" for k in shots),
     ]
     for method, label in _METHODS.items():

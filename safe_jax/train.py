@@ -79,9 +79,7 @@ def join_params(trained: dict, frozen: dict) -> dict:
     def is_masked(x):
         return isinstance(x, optax.MaskedNode)
 
-    return jax.tree.map(
-        lambda t, f: f if is_masked(t) else t, trained, frozen, is_leaf=is_masked
-    )
+    return jax.tree.map(lambda t, f: f if is_masked(t) else t, trained, frozen, is_leaf=is_masked)
 
 
 @functools.cache  # one object for each recipe: a step compiled for it serves every seed
@@ -192,9 +190,9 @@ def fit(state, frozen, graphdef, optimizer, config, total_steps, batches, folder
         _sigterm_noticed() as sigterm,
     ):
         if checkpointer.latest is not None:
-            abstract = jax.tree.map(_abstract, {"state": state, "losses": losses})
+            abstract = {"state": jax.tree.map(_abstract, state), "losses": losses}
             restored = checkpointer.load(checkpointer.latest, abstract)
-            state, losses = restored["state"], np.array(restored["losses"])
+            state, losses = restored["state"], restored["losses"]
             log.info("resuming at step %d of %d", state.step, total_steps)
 
         first = int(state.step)
@@ -233,7 +231,7 @@ def _read(losses, step, loss):
 
 
 def _abstract(x):
-    return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=getattr(x, "sharding", None))
+    return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding)
 
 
 @contextlib.contextmanager
@@ -255,5 +253,7 @@ def evaluate(params, frozen, graphdef, config, alphas, batches):
          batch["weight_b"].sum())
         for batch in batches
     ]  # fmt: skip
-    right_a, loss_a, count = (np.sum([np.asarray(s[i], np.float64) for s in sums], 0) for i in range(3))
+    right_a, loss_a, count = (
+        np.sum([np.asarray(s[i], np.float64) for s in sums], 0) for i in range(3)
+    )
     return 100 * right_a / count, loss_a / count

@@ -1,7 +1,7 @@
 """Converts a CLIP ResNet from a torch checkpoint to an Orbax directory, or back.
 
-    python tools/convert_torch_weights.py RN50.pt weights/RN50
-    python tools/convert_torch_weights.py --to-torch weights/RN50 RN50_again.pt
+python tools/convert_torch_weights.py RN50.pt weights/RN50
+python tools/convert_torch_weights.py --to-torch weights/RN50 RN50_again.pt
 """
 
 import sys

@@ -1,11 +1,11 @@
 """The pre-trained model: load it, preprocess images, tokenize text.
 
-    from safe_jax import clip
+from safe_jax import clip
 
-    model = clip.load("weights/RN50")
-    image = clip.preprocess(PIL.Image.open("cat.jpg"), model.image_size)
-    features = model.encode_image(image[None])
-    text = model.encode_text(clip.tokenize(["a photo of a cat."]))
+model = clip.load("weights/RN50")
+image = clip.preprocess(PIL.Image.open("cat.jpg"), model.image_size)
+features = model.encode_image(image[None])
+text = model.encode_text(clip.tokenize(["a photo of a cat."]))
 """
 
 import jax.numpy as jnp

@@ -32,9 +32,10 @@ def read(path) -> dict[str, np.ndarray]:
     except InputError:
         raise
     except Exception as error:  # the parsers raise whatever a damaged file leads them to
+        reason = (str(error).strip() or repr(error)).splitlines()[0]
         raise InputError(
             f"{path} cannot be read as a checkpoint (truncated, damaged, or a pickle of other "
-            f"things than tensors, which is never run): {str(error).strip().splitlines()[0]}"
+            f"things than tensors, which is never run): {reason}"
         ) from error
     if tensors and all(name.startswith("module.") for name in tensors):
         tensors = {name.removeprefix("module."): x for name, x in tensors.items()}
@@ -88,7 +89,7 @@ def _read_torch(path):
         name.endswith("/constants.pkl") for name in zipfile.ZipFile(path).namelist()
     ):
         with warnings.catch_warnings():
-            # Deprecated as a way to deploy models; it stays the only reader of what OpenAI released.
+            # Deprecated for deploying models; what OpenAI released has no other reader.
             warnings.simplefilter("ignore")
             content = torch.jit.load(path, map_location="cpu").state_dict()
     else:

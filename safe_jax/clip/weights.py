@@ -97,7 +97,14 @@ def _correspondence(paths):
 
 def abstract_model(config: CLIPConfig, dtype=jnp.float32) -> CLIP:
     """The model with shapes for arrays: nothing is allocated."""
-    return nnx.eval_shape(lambda: CLIP(config, dtype=dtype, rngs=nnx.Rngs(0)))
+    return nnx.eval_shape(lambda: CLIP(config, dtype=dtype, rngs=_OneKey()))
+
+
+class _OneKey:
+    """Stands in for `nnx.Rngs`, whose counter makes tracing quadratic in the number of layers."""
+
+    def params(self):
+        return jax.random.key(0)
 
 
 def flatten(model: nnx.Module) -> dict[str, jax.Array]:
@@ -106,7 +113,8 @@ def flatten(model: nnx.Module) -> dict[str, jax.Array]:
     return {"/".join(map(str, path)): x for path, x in traverse_util.flatten_dict(tree).items()}
 
 
-def _unflatten(leaves):
+def unflatten(leaves: dict) -> dict:
+    """The inverse of `flatten`, as a tree for `nnx.merge`."""
     return traverse_util.unflatten_dict(
         {tuple(int(k) if k.isdigit() else k for k in path.split("/")): x
          for path, x in leaves.items()}
@@ -196,7 +204,9 @@ def from_torch(tensors: dict[str, np.ndarray], activation: str = "quick_gelu"):
     }
     unusable = [name for name, (path, _) in names.items() if not np.isfinite(leaves[path]).all()]
     if unusable:
-        raise InputError("the checkpoint has values that are not finite:\n  " + "\n  ".join(unusable))
+        raise InputError(
+            "the checkpoint has values that are not finite:\n  " + "\n  ".join(unusable)
+        )
     dtypes = {name: str(tensors[name].dtype) for name in names}
     return config, leaves, {"dtypes": dtypes, "integers": integers}
 
@@ -264,4 +274,4 @@ def load(directory, dtype=jnp.float32, sharding=None) -> CLIP:
     }
     tree = ocp.load(epath.Path(directory).expanduser().resolve(), abstract)
     leaves = {path.replace(".", "/"): x for path, x in tree.items()}
-    return nnx.merge(nnx.split(model)[0], _unflatten(leaves))
+    return nnx.merge(nnx.split(model)[0], unflatten(leaves))

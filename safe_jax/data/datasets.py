@@ -125,7 +125,9 @@ def load(config) -> Dataset:
         splits = sources.read_split_file(root / split_file)
         names = {record.label: record.name for part in splits for record in part}
         if sorted(names) != list(range(len(names))):
-            raise InputError(f"{root / split_file}: labels must be 0 to {len(names) - 1}, each used")
+            raise InputError(
+                f"{root / split_file}: labels must be 0 to {len(names) - 1}, each used"
+            )
         classnames = [names[label] for label in range(len(names))]
     else:
         splits, classnames = sources.read_imagenet((root / images).parent)

@@ -39,7 +39,7 @@ def center_crop(image: PIL.Image.Image, image_size: int) -> np.ndarray:
     # int() and round() as torchvision has them: they decide by which pixel a crop is off.
     size = (int(image_size * width / short), int(image_size * height / short))
     image = image.resize(size, PIL.Image.Resampling.BICUBIC)
-    left, top = (int(round((side - image_size) / 2)) for side in size)
+    left, top = (round((side - image_size) / 2) for side in size)
     image = image.crop((left, top, left + image_size, top + image_size))
     return np.asarray(image.convert("RGB"))
 

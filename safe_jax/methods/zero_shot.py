@@ -28,7 +28,9 @@ def text_classifier(model: clip.CLIP, classnames, templates) -> jax.Array:
     tokens_bt = tokens_bt[:, : int(tokens_bt.argmax(-1).max()) + 1]
     graphdef, params = nnx.split(model)
     features = [
-        np.asarray(_encode_text(graphdef, params, parallel.fill_up(part, TEXTS_PER_CALL)))[: len(part)]
+        np.asarray(_encode_text(graphdef, params, parallel.fill_up(part, TEXTS_PER_CALL)))[
+            : len(part)
+        ]
         for part in np.split(tokens_bt, range(TEXTS_PER_CALL, len(tokens_bt), TEXTS_PER_CALL))
     ]
     features_ktd = np.concatenate(features).reshape(len(classnames), len(templates), -1)
@@ -43,4 +45,3 @@ def accuracy(features_nd, text_kd, label_n: np.ndarray) -> float:
 @partial(jax.jit, static_argnames="graphdef")
 def _encode_text(graphdef, params, tokens_bt):
     return nnx.merge(graphdef, params).encode_text(tokens_bt)
-

@@ -1,0 +1,99 @@
+"""A CLIP of a few hundred thousand random weights and pictures of coloured patches.
+
+    python -m tests.tiny DIR
+
+The weights know nothing, so zero-shot is at chance; tuning learns the colours all the same.
+"""
+
+import json
+import pathlib
+import sys
+
+import jax
+import numpy as np
+import PIL.Image
+from flax import nnx
+from ml_collections import FrozenConfigDict
+
+from safe_jax.clip import weights
+from safe_jax.clip.model import CLIP, CLIPConfig
+
+CONFIG = CLIPConfig(
+    embed_dim=32,
+    image_size=64,
+    vision_layers=(1, 1, 1, 1),
+    vision_width=8,
+    text_width=64,
+    text_layers=1,
+)
+COLOURS = {
+    "red": (200, 40, 40),
+    "green": (40, 180, 60),
+    "blue": (50, 60, 200),
+    "dark_grey": (70, 70, 70),
+}
+COUNTS = {"train": 10, "val": 6, "test": 12}
+
+
+def leaves(config=CONFIG, seed=0):
+    """Random weights by path."""
+    model = jax.jit(lambda: CLIP(config, rngs=nnx.Rngs(seed)))()
+    return {path: np.asarray(x) for path, x in weights.flatten(model).items()}
+
+
+def make(root: pathlib.Path) -> None:
+    """Writes `weights/` (Orbax), `patches/images/` and `patches/split.json` under `root`."""
+    weights.save(root / "weights", CONFIG, leaves(), {"dtypes": {}, "integers": {}})
+    rng = np.random.default_rng(0)
+    split = {}
+    for part, count in COUNTS.items():
+        split[part] = []
+        for label, (name, colour) in enumerate(COLOURS.items()):
+            for number in range(count):
+                path = f"{name}/{part}_{number:02}.jpg"
+                file = root / "patches" / "images" / path
+                file.parent.mkdir(parents=True, exist_ok=True)
+                _picture(rng, colour).save(file, quality=90)
+                split[part].append([path, label, name])
+    (root / "patches" / "split.json").write_text(json.dumps(split))
+
+
+def _picture(rng, colour):
+    height, width = rng.integers(64, 120, 2)
+    pixels = rng.integers(0, 256, (height, width, 3))
+    top, left = rng.integers(0, 30, 2)
+    pixels[top : top + 32, left : left + 32] = colour + rng.normal(0, 12, (32, 32, 3))
+    return PIL.Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
+
+
+def config(root, **knobs):
+    """The default config for `make`'s data set, but small, with `knobs` changed."""
+    from configs import default
+
+    config = default.get_config()
+    config.update(
+        dataset="patches",
+        data_root=str(root),
+        images="patches/images",
+        split_file="patches/split.json",
+        templates=("a photo of a {} thing.",),
+        weights=str(root / "weights"),
+        shots=(2, 4),
+        seeds=(1,),
+        epochs=2,
+        batch_size=8,
+        trunk_batch_size=4,
+        workers=2,
+        learning_rate=1e-3,
+    )
+    config.update(knobs)
+    return config
+
+
+def freeze(config, **knobs):
+    """A copy that cannot change, as the library takes it, with `knobs` changed."""
+    return FrozenConfigDict(dict(config, **knobs))
+
+
+if __name__ == "__main__":
+    make(pathlib.Path(sys.argv[1]))
