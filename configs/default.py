@@ -25,7 +25,7 @@ def get_config() -> ConfigDict:
     config.trainable = "attnpool/.*"  # a pattern that the paths of trained leaves fit whole
     config.learning_rate = 1e-4
     config.weight_decay = 0.01
-    config.epochs = 20
+    config.epochs = 50
     config.warmup_epochs = 1.0
     config.batch_size = 64
     config.b1 = 0.9

@@ -56,6 +56,18 @@ class Part:
         return image_n, np.array([record.label for record in records])
 
 
+@dataclasses.dataclass(frozen=True)
+class Setting:
+    """What every run of an experiment shares."""
+
+    config: FrozenConfigDict
+    data: datasets.Dataset
+    parts: dict[str, Part]
+    model: clip.CLIP
+    text_kd: jax.Array
+    mesh: jax.sharding.Mesh
+
+
 def run(config: ConfigDict, workdir: pathlib.Path) -> list[dict]:
     """Runs what `config` describes and returns its rows of `workdir/results.jsonl`.
 
@@ -71,103 +83,104 @@ def run(config: ConfigDict, workdir: pathlib.Path) -> list[dict]:
     }
     directory = pathlib.Path(clip.locate(config.weights))
     digest = weights.read_metadata(directory)[1]["digest"]
+    experiment = _hash(config, data, digest)
     results = report.Results(
         workdir / "results.jsonl",
         dataset=data.name,
-        config_hash=_hash(config, data, digest),
+        config_hash=experiment,
         weights=f"{directory.name}@{digest[:12]}",
         split=config.split,
     )
+    setting = _prepare(config, data, subsets, directory, digest)
+
+    if not results.has("zero_shot", 0, 0):
+        began = time.time()
+        test = setting.parts["test"]
+        accuracy = zero_shot.accuracy(test.bank.pooled, setting.text_kd, test.find(test.records)[1])
+        results.add("zero_shot", 0, 0, accuracy, selection="none", seconds=time.time() - began)
+    for (shots, seed), (train_records, val_records) in subsets.items():
+        folder = workdir / "checkpoints" / f"{experiment}-{shots}-{seed}"
+        if not results.has("safe", shots, seed):
+            began = time.time()
+            state, tuning, losses = _tune(setting, train_records, seed, folder)
+            found = _select_and_test(setting, state.params, tuning, val_records)
+            found["losses"] = losses.reshape(config.epochs, -1).mean(1)
+            results.add("safe", shots, seed, **found, seconds=time.time() - began)
+        shutil.rmtree(folder, ignore_errors=True)
+    return results.rows
+
+
+def _prepare(config, data, subsets, directory, digest) -> Setting:
+    """Checks the files that will be read, loads the model, and obtains the banks."""
     mesh = parallel.make_mesh()
     log.info(
         "%s: %d classes; %d train, %d val and %d test images; weights %s; %d x %s",
-        data.name, len(data.classnames), *map(len, data.splits), results.common["weights"],
+        data.name, len(data.classnames), *map(len, data.splits), directory,
         mesh.size, mesh.devices.flat[0].device_kind,
     )  # fmt: skip
-
     parts = _parts(config, data, subsets, digest)
-    unread = [
-        path for part in parts.values() if not part.request.done for path in part.request.paths
-    ]
-    sources.check_files(unread, config.workers)
+    wanted = [part.request for part in parts.values()]
+    unread = {path for request in wanted if not request.done for path in request.paths}
+    sources.check_files(sorted(unread), config.workers)
     model = clip.load(directory, jnp.dtype(config.dtype), parallel.replicated(mesh))
     text_kd = zero_shot.text_classifier(model, data.classnames, data.templates)
     parts = {
         use: dataclasses.replace(part, bank=features.obtain(part.request, model, mesh, config))
         for use, part in parts.items()
     }
-
-    if not results.has("zero_shot", 0, 0):
-        test = parts["test"]
-        began = time.time()
-        label_n = np.array([record.label for record in test.records])
-        accuracy = zero_shot.accuracy(test.bank.pooled, text_kd, label_n)
-        results.add("zero_shot", 0, 0, accuracy, selection="none", seconds=time.time() - began)
-    for (shots, seed), (train_records, val_records) in subsets.items():
-        if not results.has("safe", shots, seed):
-            run_folder = workdir / "checkpoints" / f"{results.common['config_hash']}-{shots}-{seed}"
-            began = time.time()
-            found = _tune_and_test(
-                config, data, parts, model, text_kd, mesh, train_records, val_records, seed,
-                run_folder,
-            )  # fmt: skip
-            results.add("safe", shots, seed, **found, seconds=time.time() - began)
-            shutil.rmtree(run_folder)
-    return results.rows
+    return Setting(config, data, parts, model, text_kd, mesh)
 
 
-def _tune_and_test(
-    config, data, parts, model, text_kd, mesh, train_records, val_records, seed, folder
-):
-    """SAFE on one subset: what stands in its row."""
+def _tune(setting, records, seed, folder):
+    """SAFE on the training images of one subset."""
+    config, model, mesh = setting.config, setting.model, setting.mesh
     plan = batches.plan(
-        len(train_records), config.views, config.batch_size, config.epochs, seed, mesh.size
+        len(records), config.views, config.batch_size, config.epochs, seed, mesh.size
     )
-    state, frozen, graphdef, optimizer = train.start(
-        model.attnpool, text_kd, model.logit_scale[...], config, plan, mesh
+    state, tuning = train.start(
+        model.attnpool, setting.text_kd, model.logit_scale[...], config, plan, mesh
     )
 
     def batches_from(step):
         if config.features == "online":
-            label_n = np.array([record.label for record in train_records])
-            paths = data.paths(train_records)
+            paths, label_n = setting.data.paths(records), np.array([r.label for r in records])
             return batches.online(model, paths, label_n, plan, seed, config, mesh, step)
-        return batches.from_bank(
-            parts["train"].bank, *parts["train"].find(train_records), plan, mesh, step
-        )
+        part = setting.parts["train"]
+        return batches.from_bank(part.bank, *part.find(records), plan, mesh, step)
 
-    state, losses = train.fit(
-        state, frozen, graphdef, optimizer, config, plan.steps, batches_from, folder
-    )
+    state, losses = train.fit(state, tuning, plan.steps, batches_from, folder)
+    return state, tuning, losses
 
-    alphas = np.linspace(0, 1, config.alphas)
+
+def _select_and_test(setting, params, tuning, val_records):
+    """Alpha from validation images, accuracy at it on the others: what stands in a row."""
+    config, parts, mesh = setting.config, setting.parts, setting.mesh
+    alphas = np.linspace(0, 1, config.alphas).round(6)
 
     def evaluate(part, records):
         size = parallel.round_up(config.eval_batch_size, mesh)
         in_order = batches.in_order(part.bank, *part.find(records), size, mesh)
-        return train.evaluate(state.params, frozen, graphdef, config, alphas, in_order)
+        return train.evaluate(params, tuning, alphas, in_order)
 
     if config.selection == "fixed":
         alphas = np.array([config.alpha])
         chosen, val_accuracy = 0, None
     else:
         if config.selection == "full_val":
-            val_records = data.splits.val
+            val_records = setting.data.splits.val
         val_accuracy, val_loss = evaluate(parts["val"], val_records)
         chosen = selection.best(val_accuracy, val_loss)
+    tested = parts["test"].records
     if config.split == "val":
         seen = set(val_records)
-        held_out = [record for record in parts["test"].records if record not in seen]
-    else:
-        held_out = parts["test"].records
-    test_accuracy, _ = evaluate(parts["test"], held_out)
+        tested = [record for record in tested if record not in seen]
+    test_accuracy, _ = evaluate(parts["test"], tested)
     return {
         "accuracy": test_accuracy[chosen],
         "selection": config.selection,
         "alpha": alphas[chosen],
         # For the curves of a report; nothing is chosen on `test`.
         "curve": {"alpha": alphas, "val": val_accuracy, "test": test_accuracy},
-        "losses": losses.reshape(config.epochs, -1).mean(1),
     }
 
 
@@ -207,6 +220,11 @@ def _check(config):
             raise InputError(f"config.{knob}={config[knob]}: whole numbers are expected, as 1,2,4")
     if min(config.shots) < 1:
         raise InputError(f"config.shots={config.shots}: at least 1 image a class is expected")
+    if (config.split, config.selection) == ("val", "full_val"):
+        raise InputError(
+            "config.split=val evaluates on validation images that chose no alpha, but with "
+            "config.selection=full_val every validation image chose alpha: use few_shot_val"
+        )
     if config.alphas < 2:
         raise InputError(f"config.alphas={config.alphas}: a grid has at least 0 and 1")
     if config.dtype == "auto":

@@ -5,36 +5,50 @@ python -m safe_jax.main --config configs/imagenet.py [--workdir DIR] [--config.k
 
 import logging
 import pathlib
+import re
 import sys
 
 import absl.logging
 from absl import app, flags
 from ml_collections import config_flags
 
+from safe_jax import experiment, report
 from safe_jax.errors import InputError
 
-CONFIG = config_flags.DEFINE_config_file("config", None, "What to run.", lock_config=True)
+CONFIG = config_flags.DEFINE_config_file("config", None, "What to run.")
 WORKDIR = flags.DEFINE_string(
     "workdir", None, "Where results go; runs/DATASET-WEIGHTS if not given."
 )
 
 
-def main(argv):
-    if len(argv) > 1:
-        raise app.UsageError(
-            f"unexpected argument {argv[1]!r}; knobs are set as --config.knob=value"
-        )
-    from safe_jax import experiment, report  # after the flags: a mistyped one is told at once
-
+def main(_):
     config = CONFIG.value
     workdir = WORKDIR.value or f"runs/{config.dataset}-{pathlib.Path(config.weights).name}"
     _log_to_stderr()
     try:
         rows = experiment.run(config, pathlib.Path(workdir))
-    except InputError as error:
+    except (InputError, FloatingPointError) as error:
         sys.exit(f"error: {error}")
     print(report.table(rows))
     print(f"rows: {workdir}/results.jsonl")
+
+
+def _parse_flags(argv):
+    """As absl does, but with one line for a mistake."""
+    try:
+        rest = flags.FLAGS(argv)
+        if CONFIG.value is None:
+            raise flags.Error("--config is missing: name a file, such as configs/caltech101.py")
+        CONFIG.value.lock()  # that a file is absent is told on first use
+        if len(rest) > 1:
+            raise flags.Error(f"{rest[1]!r} is no flag; knobs are set as --config.knob=value")
+    except AttributeError as error:  # ml_collections, of an unknown knob
+        knob, *near = re.findall(r"\w+", str(error))[:1] + re.findall(r'"(\w+)"', str(error))[:1]
+        hint = f"did you mean config.{near[0]}?" if near else "configs/default.py has all"
+        sys.exit(f"error: there is no config.{knob}: {hint}")
+    except (flags.Error, OSError) as error:
+        sys.exit(f"error: {' '.join(str(error).split())}")
+    return rest
 
 
 def _log_to_stderr():
@@ -48,5 +62,4 @@ def _log_to_stderr():
 
 
 if __name__ == "__main__":
-    flags.mark_flag_as_required("config")
-    app.run(main)
+    app.run(main, flags_parser=_parse_flags)

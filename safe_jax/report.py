@@ -40,7 +40,7 @@ class Results:
             **more,
             **self.common,
         }
-        line = json.dumps(row, default=_plain)
+        line = json.dumps(_plain(row))
         with open(self.path, "a") as file:
             file.write(line + "\n")
             file.flush()
@@ -49,12 +49,12 @@ class Results:
 
 
 def _plain(x):
-    """NumPy's numbers as JSON's, in as many digits as tell float32 apart."""
+    """For JSON: lists for arrays, and floats in no more digits than tell float32 apart."""
+    if isinstance(x, dict):
+        return {key: _plain(value) for key, value in x.items()}
     if isinstance(x, np.ndarray):
-        return [_plain(item) for item in x]
-    if isinstance(x, np.floating):
-        return float(f"{x:.8g}")
-    return x.item()
+        return [_plain(value) for value in x]
+    return float(f"{x:.8g}") if isinstance(x, (float, np.floating)) else x
 
 
 def table(rows: list[dict]) -> str:

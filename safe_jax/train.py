@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import nnx, traverse_util
+from ml_collections import FrozenConfigDict
 from orbax.checkpoint import v1 as ocp
 
 from safe_jax import parallel
@@ -133,7 +134,10 @@ def train_step(state, frozen, batch, *, graphdef, optimizer, blend, alpha):
 
 @functools.partial(jax.jit, static_argnames=("graphdef", "blend"))
 def eval_step(params, frozen, batch, alpha_a, *, graphdef, blend):
-    """Right answers and summed loss `(a,)` at every alpha, of features pooled once."""
+    """Right answers and summed loss at every alpha, `(a,)`, and how many rows counted.
+
+    Features are pooled once, whatever the number of alphas.
+    """
     tuned_bd = nnx.merge(graphdef, join_params(params, frozen.params))(batch["dense_bhwc"])
 
     def at(alpha):
@@ -144,7 +148,8 @@ def eval_step(params, frozen, batch, alpha_a, *, graphdef, blend):
         loss_b = _cross_entropy(logits_bk, batch["label_b"])
         return (right_b * batch["weight_b"]).sum(), (loss_b * batch["weight_b"]).sum()
 
-    return jax.lax.map(at, alpha_a)  # one alpha after the other: a x b x k logits can be gigabytes
+    # One alpha after the other: a x b x k logits can be gigabytes.
+    return *jax.lax.map(at, alpha_a), batch["weight_b"].sum()
 
 
 def _cross_entropy(logits_bk, label_b):
@@ -155,19 +160,31 @@ def _weighted_mean(loss_b, weight_b):
     return (loss_b * weight_b).sum() / weight_b.sum()
 
 
-def start(pool: nnx.Module, text_kd, logit_scale, config, plan, mesh):
-    """State and frozen parts for tuning a copy of `pool`; with them its graph and optimizer."""
+@dataclasses.dataclass(frozen=True)
+class Tuning:
+    """What stays the same from the first step of a tuning to the evaluation of its result."""
+
+    frozen: Frozen
+    graphdef: nnx.GraphDef
+    optimizer: optax.GradientTransformation
+    config: FrozenConfigDict
+
+
+def start(pool: nnx.Module, text_kd, logit_scale, config, plan, mesh) -> tuple[TrainState, Tuning]:
+    """The state before the first step of tuning a copy of `pool` as `plan` says."""
     graphdef, params = nnx.split(pool)
     params = nnx.to_pure_dict(params)
     trained, frozen = split_params(params, label_params(params, config.trainable))
     trained = jax.tree.map(jnp.copy, trained)  # steps consume their state; the model keeps its own
     optimizer = make_optimizer(config, plan.steps, plan.steps_per_epoch)
-    state = TrainState(jnp.int32(0), trained, optimizer.init(join_params(trained, frozen)))
-    frozen = Frozen(frozen, text_kd, jnp.exp(logit_scale))
-    return parallel.replicate(mesh, state), parallel.replicate(mesh, frozen), graphdef, optimizer
+    state = TrainState(jnp.int32(0), trained, optimizer.init(params))
+    frozen = parallel.replicate(mesh, Frozen(frozen, text_kd, jnp.exp(logit_scale)))
+    return parallel.replicate(mesh, state), Tuning(frozen, graphdef, optimizer, config)
 
 
-def fit(state, frozen, graphdef, optimizer, config, total_steps, batches, folder):
+def fit(
+    state: TrainState, tuning: Tuning, total_steps: int, batches, folder
+) -> tuple[TrainState, np.ndarray]:
     """Tunes for `total_steps`, from the last checkpoint in `folder` if there is one.
 
     Args:
@@ -176,22 +193,12 @@ def fit(state, frozen, graphdef, optimizer, config, total_steps, batches, folder
     Returns the last state and the loss of every step. Raises `FloatingPointError`, naming the
     step, for a loss that is not finite; exits with 143 on SIGTERM, once the state is saved.
     """
+    config = tuning.config
     losses = np.full(total_steps, np.nan, np.float32)
-    policies = ocp.training
-    with (
-        ocp.training.Checkpointer(
-            folder,
-            save_decision_policy=policies.save_decision_policies.FixedIntervalPolicy(
-                config.checkpoint_every
-            ),
-            preservation_policy=policies.preservation_policies.LatestN(1),
-            cleanup_tmp_directories=True,
-        ) as checkpointer,
-        _sigterm_noticed() as sigterm,
-    ):
-        if checkpointer.latest is not None:
+    with _open_checkpoints(folder, config.checkpoint_every) as saved, _sigterm_noticed() as sigterm:
+        if saved.latest is not None:
             abstract = {"state": jax.tree.map(_abstract, state), "losses": losses}
-            restored = checkpointer.load(checkpointer.latest, abstract)
+            restored = saved.load(saved.latest, abstract)
             state, losses = restored["state"], restored["losses"]
             log.info("resuming at step %d of %d", state.step, total_steps)
 
@@ -200,26 +207,35 @@ def fit(state, frozen, graphdef, optimizer, config, total_steps, batches, folder
         for step, batch in zip(range(first, total_steps), batches(first), strict=True):
             state, loss = train_step(
                 state,
-                frozen,
+                tuning.frozen,
                 batch,
-                graphdef=graphdef,
-                optimizer=optimizer,
+                graphdef=tuning.graphdef,
+                optimizer=tuning.optimizer,
                 blend=config.blend,
                 alpha=config.train_alpha,
             )
             if unread is not None:  # a step late, so that the device is never waited for
                 _read(losses, *unread)
             unread = step, loss
-            if checkpointer.should_save(step + 1) or sigterm:
+            if saved.should_save(step + 1) or sigterm:
                 _read(losses, *unread)
                 unread = None
-                checkpointer.save(step + 1, {"state": state, "losses": losses}, force=True)
+                saved.save(step + 1, {"state": state, "losses": losses}, force=True)
             if sigterm:
                 log.warning("SIGTERM: stopped after step %d; the same command goes on", step + 1)
                 raise SystemExit(128 + signal.SIGTERM)
         if unread is not None:
             _read(losses, *unread)
     return state, losses
+
+
+def _open_checkpoints(folder, every):
+    return ocp.training.Checkpointer(
+        folder,
+        save_decision_policy=ocp.training.save_decision_policies.FixedIntervalPolicy(every),
+        preservation_policy=ocp.training.preservation_policies.LatestN(1),
+        cleanup_tmp_directories=True,
+    )
 
 
 def _read(losses, step, loss):
@@ -245,15 +261,22 @@ def _sigterm_noticed():
         signal.signal(signal.SIGTERM, previous)
 
 
-def evaluate(params, frozen, graphdef, config, alphas, batches):
+def evaluate(params: dict, tuning: Tuning, alphas, batches) -> tuple[np.ndarray, np.ndarray]:
     """Accuracy in per cent and mean loss at every alpha, over all batches."""
     alpha_a = jnp.asarray(alphas, jnp.float32)
     sums = [
-        (*eval_step(params, frozen, batch, alpha_a, graphdef=graphdef, blend=config.blend),
-         batch["weight_b"].sum())
+        eval_step(
+            params,
+            tuning.frozen,
+            batch,
+            alpha_a,
+            graphdef=tuning.graphdef,
+            blend=tuning.config.blend,
+        )
         for batch in batches
-    ]  # fmt: skip
+    ]
     right_a, loss_a, count = (
-        np.sum([np.asarray(s[i], np.float64) for s in sums], 0) for i in range(3)
+        np.sum([np.asarray(part, np.float64) for part in parts], axis=0)
+        for parts in zip(*sums, strict=True)
     )
     return 100 * right_a / count, loss_a / count

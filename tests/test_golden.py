@@ -4,6 +4,7 @@ The files are no part of the project; where they are missing, the other tests co
 on random weights.
 """
 
+import dataclasses
 import json
 
 import jax
@@ -135,11 +136,9 @@ def test_recipe_is_traced(shared, weights_dir, tmp_path, file, knobs, shots):
 
     count = len(labels["train"])
     plan = batches.plan(count, 1, config.batch_size, config.epochs, seed=1)
-    state, frozen, graphdef, optimizer = train.start(
-        model.attnpool, text_kd, model.logit_scale[...], config, plan, mesh
-    )
+    state, tuning = train.start(model.attnpool, text_kd, model.logit_scale[...], config, plan, mesh)
     state, losses = train.fit(
-        state, frozen, graphdef, optimizer, config, plan.steps,
+        state, tuning, plan.steps,
         lambda step: batches.from_bank(
             banks["train"], np.arange(count), labels["train"], plan, mesh, step
         ),
@@ -154,14 +153,13 @@ def test_recipe_is_traced(shared, weights_dir, tmp_path, file, knobs, shots):
 
     for blend in ("feature", "unit"):
         wanted = want[f"blend_{blend}"]
+        tuning = dataclasses.replace(tuning, config=tiny.freeze(config, blend=blend))
         for at, part in enumerate(("val", "test")):
-            accuracy, _ = train.evaluate(
-                state.params, frozen, graphdef, tiny.freeze(config, blend=blend),
-                [float(alpha) for alpha in wanted],
-                batches.in_order(
-                    banks[part], np.arange(len(labels[part])), labels[part], 256, mesh
-                ),
-            )  # fmt: skip
+            in_order = batches.in_order(
+                banks[part], np.arange(len(labels[part])), labels[part], 256, mesh
+            )
+            alphas = [float(alpha) for alpha in wanted]
+            accuracy, _ = train.evaluate(state.params, tuning, alphas, in_order)
             # A validation image is a quarter or 0.6 of a point: allow a single one to change sides.
             room = max(0.3, 100.1 / len(labels[part]))
             np.testing.assert_allclose(accuracy, [v[at] for v in wanted.values()], atol=room)

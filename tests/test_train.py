@@ -44,7 +44,7 @@ class Run:
         self.mesh = parallel.make_mesh(jax.devices()[:devices])
         self.bank = bank
         self.plan = batches.plan(20, 1, 8, self.config.epochs, seed=3, multiple_of=devices)
-        self.state, self.frozen, self.graphdef, self.optimizer = train.start(
+        self.state, self.tuning = train.start(
             model.attnpool, text_kd, model.logit_scale[...], self.config, self.plan, self.mesh
         )
 
@@ -53,21 +53,19 @@ class Run:
 
     def step(self, state, batch):
         return train.train_step(
-            state, self.frozen, batch, graphdef=self.graphdef, optimizer=self.optimizer,
-            blend=self.config.blend, alpha=self.config.train_alpha,
+            state, self.tuning.frozen, batch, graphdef=self.tuning.graphdef,
+            optimizer=self.tuning.optimizer, blend=self.config.blend,
+            alpha=self.config.train_alpha,
         )  # fmt: skip
 
     def fit(self, folder, batches_from=None):
         return train.fit(
-            self.state, self.frozen, self.graphdef, self.optimizer, self.config, self.plan.steps,
-            batches_from or self.batches, folder,
-        )  # fmt: skip
+            self.state, self.tuning, self.plan.steps, batches_from or self.batches, folder
+        )
 
     def evaluate(self, state, alphas):
         in_order = batches.in_order(self.bank, np.arange(20), LABELS, 8, self.mesh)
-        return train.evaluate(
-            state.params, self.frozen, self.graphdef, self.config, alphas, in_order
-        )
+        return train.evaluate(state.params, self.tuning, alphas, in_order)
 
 
 @pytest.fixture
@@ -94,11 +92,11 @@ def test_frozen_leaves_stay_bit_identical(model, make):
         run = make(trainable="attnpool/c_proj/.*|.*positional_embedding")
     finally:
         model.attnpool.k_proj.kernel[...] = before
-    trained, frozen = flat(run.state.params), flat(run.frozen.params)
+    trained, frozen = flat(run.state.params), flat(run.tuning.frozen.params)
     assert set(trained) == {"c_proj/kernel", "c_proj/bias", "positional_embedding"}
     assert len(frozen) == 6
     state, _ = run.step(run.state, next(run.batches()))
-    after = flat(train.join_params(state.params, run.frozen.params))
+    after = flat(train.join_params(state.params, run.tuning.frozen.params))
     for path, x in frozen.items():
         assert after[path].tobytes() == x.tobytes(), path
     for path, x in trained.items():
@@ -125,7 +123,7 @@ def test_blend_0_is_zero_shot_and_1_the_tuned_pool(model, text_kd, bank, make, t
     accuracy_a, loss_a = run.evaluate(state, [0.0, 1.0])
     assert accuracy_a[0] == zero_shot.accuracy(bank.pooled, text_kd, LABELS)
 
-    pool = nnx.merge(run.graphdef, train.join_params(state.params, run.frozen.params))
+    pool = nnx.merge(run.tuning.graphdef, train.join_params(state.params, run.tuning.frozen.params))
     tuned = jax.jit(lambda pool, x: pool(x))(pool, bank.dense)
     assert accuracy_a[1] == zero_shot.accuracy(tuned, text_kd, LABELS)
     assert accuracy_a[1] > accuracy_a[0] + 20
