@@ -14,16 +14,11 @@ from tests import tiny
 
 ROOT = pathlib.Path(__file__).parents[1]
 KNOBS = {
-    "dataset": "patches",
-    "images": "patches/images",
-    "split_file": "patches/split.json",
-    "templates": "('a photo of a {} thing.',)",
     "shots": "2,4",
     "seeds": "1,2",
     "epochs": 5,
     "batch_size": 8,
     "trunk_batch_size": 4,
-    "learning_rate": 1e-3,
     "checkpoint_every": 1,
     "workers": 2,
 }
@@ -32,7 +27,7 @@ KNOBS = {
 def command(root, workdir, cache, **knobs):
     knobs = KNOBS | {"data_root": root, "weights": root / "weights", "cache_dir": cache} | knobs
     return [
-        sys.executable, "-m", "safe_jax.main", "--config", "configs/default.py",
+        sys.executable, "-m", "safe_jax.main", "--config", "configs/tiny.py",
         "--workdir", str(workdir), *(f"--config.{knob}={value}" for knob, value in knobs.items()),
     ]  # fmt: skip
 

@@ -15,6 +15,7 @@ import PIL.Image
 from flax import nnx
 from ml_collections import FrozenConfigDict
 
+import configs.tiny
 from safe_jax.clip import weights
 from safe_jax.clip.model import CLIP, CLIPConfig
 
@@ -67,16 +68,10 @@ def _picture(rng, colour):
 
 
 def config(root, **knobs):
-    """The default config for `make`'s data set, but small, with `knobs` changed."""
-    from configs import default
-
-    config = default.get_config()
+    """The config for what `make` wrote under `root`, but for a few steps, with `knobs` changed."""
+    config = configs.tiny.get_config()
     config.update(
-        dataset="patches",
         data_root=str(root),
-        images="patches/images",
-        split_file="patches/split.json",
-        templates=("a photo of a {} thing.",),
         weights=str(root / "weights"),
         shots=(2, 4),
         seeds=(1,),
@@ -84,7 +79,8 @@ def config(root, **knobs):
         batch_size=8,
         trunk_batch_size=4,
         workers=2,
-        learning_rate=1e-3,
+        warmup_epochs=0.0,
+        dtype="float32",
     )
     config.update(knobs)
     return config

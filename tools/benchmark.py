@@ -34,7 +34,7 @@ def pool_step(config, batch):
     h, w, c = config.dense_shape
     rng = np.random.default_rng(0)
     dense_bhwc = rng.exponential(size=(batch, h, w, c)).astype(np.float32)
-    text_kd = np.asarray(unit(rng.normal(size=(CLASSES, config.embed_dim)).astype(np.float32)))
+    text_kd = np.array(unit(rng.normal(size=(CLASSES, config.embed_dim)).astype(np.float32)))
     label_b = np.arange(batch) % CLASSES
     pool = AttentionPool(h, c, config.embed_dim, rngs=nnx.Rngs(0))
     graphdef, params = nnx.split(pool)
