@@ -10,7 +10,7 @@ def get_config() -> ConfigDict:
     # split file in CoOp's format. Paths are under data_root; empty ones are the benchmark's.
     config.dataset = ""
     config.data_root = "data"
-    config.images = ""
+    config.image_dir = ""
     config.split_file = ""
     config.templates = ()  # each with one {}; several are averaged
     config.shots = (1, 2, 4, 8, 16)  # labelled images a class
@@ -21,16 +21,16 @@ def get_config() -> ConfigDict:
     config.weights = "RN50"
     config.dtype = "auto"  # of the trunk; auto: bfloat16 on an accelerator, float32 on a CPU
 
-    # Tuning. What was measured for these defaults, and how, is in docs/defaults.md.
-    config.trainable = "attnpool/.*"  # a pattern that the paths of trained leaves fit whole
-    config.learning_rate = 1e-4
+    # Tuning by AdamW. What was measured for these defaults, and how, is in docs/defaults.md.
+    config.trainable = "attnpool/.*"  # regex; parameters whose whole path matches are trained
+    config.learning_rate = 1e-4  # the peak, after the warm-up
     config.weight_decay = 0.01
     config.epochs = 50
     config.warmup_epochs = 1.0
     config.batch_size = 64
     config.b1 = 0.9
     config.b2 = 0.999
-    config.eps = 1e-8
+    config.eps = 1e-8  # safe in float32; peers that tune in float16 need 1e-4
     config.blend = "feature"  # feature, unit or logit; methods/safe.py has the formulas
     config.train_alpha = 1.0  # tune through this blend; 1: the tuned pool by itself
 
@@ -45,16 +45,18 @@ def get_config() -> ConfigDict:
     # not at all (`alpha` is used).
     config.selection = "few_shot_val"  # few_shot_val, full_val or fixed
     config.alpha = 0.5
-    config.alphas = 21  # values from 0 to 1
+    config.alpha_grid_size = 21  # values from 0 to 1
 
     # What is evaluated on. val is for choosing knobs: the validation images that chose no alpha.
-    config.split = "test"  # test or val
+    config.eval_split = "test"  # test or val
 
-    # Nothing below changes a result (but for the last bits, trunk_batch_size).
-    config.cache_dir = "~/.cache/safe_jax"  # banks; RN50 takes 196 KiB an image and view
+    # Nothing below changes a result, but for the last bits of its features.
+    config.cache_dir = (
+        "~/.cache/safe_jax"  # downloads, and banks: for RN50 196 KiB an image and view
+    )
     config.workers = 0  # threads that decode; 0: one for each core
     config.trunk_batch_size = 32  # images a device, in extraction
     config.eval_batch_size = 256
     config.checkpoint_every = 500  # steps
 
-    return config
+    return config.lock()  # a mistyped knob in another config is an error

@@ -13,10 +13,11 @@ def get_config():
     config = default.get_config()
     config.dataset = "patches"
     config.data_root = "demo"
-    config.images = "patches/images"
+    config.image_dir = "patches/images"
     config.split_file = "patches/split.json"
     config.templates = ("a photo of a {} thing.",)
-    config.weights = "demo/weights"
+    config.weights = "demo/clip_tiny"
     config.cache_dir = "demo/cache"
     config.learning_rate = 1e-3
+    config.shots = (1, 2, 4, 8)
     return config

@@ -2,6 +2,9 @@
 
 Everything is drawn ahead from the seed, so that any step can be the first after an interruption,
 and the same batches are made on any number of devices.
+
+Axes: s steps, b images of a batch, n images of a subset, h rows and w columns of cells,
+c channels, d channels of the joint space.
 """
 
 import dataclasses
@@ -14,12 +17,12 @@ from flax import nnx
 from safe_jax import features, parallel
 from safe_jax.data import images
 
-FILL = -1  # in place of an image, where a batch is not full
+PAD = -1  # in place of an image, where a batch is not full
 
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """`image_sb` and `view_sb`: image (or `FILL`) and view of each row of each step."""
+    """`image_sb` and `view_sb`: image (or `PAD`) and view of each row of each step."""
 
     image_sb: np.ndarray
     view_sb: np.ndarray
@@ -35,7 +38,7 @@ def plan(
 ) -> Plan:
     """Every epoch a new order of `count` images, each in a view drawn for it.
 
-    The last batch of an epoch is filled up with `FILL`, which counts for nothing; so is every
+    The last batch of an epoch is filled up with `PAD`, which counts for nothing; so is every
     batch, up to a multiple of `multiple_of`, the number of devices.
 
     Raises `ValueError` where nothing would be trained on.
@@ -43,16 +46,16 @@ def plan(
     if min(count, batch_size, epochs) < 1:
         raise ValueError(f"no batch from {count} images, batch size {batch_size}, {epochs} epochs")
     order = np.random.RandomState(seed)
-    view = np.random.RandomState([seed, 1])  # apart, so that views do not change the order
+    view = np.random.RandomState([seed, 1])  # a separate one: more views must not change the order
     steps = -(-count // batch_size)
-    image_sb = np.full((epochs, steps * batch_size), FILL)
+    image_sb = np.full((epochs, steps * batch_size), PAD)
     view_sb = np.zeros_like(image_sb)
     for epoch in range(epochs):
         image_sb[epoch, :count] = order.permutation(count)
         view_sb[epoch, :count] = view.randint(views, size=count)
     short = -batch_size % multiple_of
     return Plan(
-        np.pad(image_sb.reshape(-1, batch_size), [(0, 0), (0, short)], constant_values=FILL),
+        np.pad(image_sb.reshape(-1, batch_size), [(0, 0), (0, short)], constant_values=PAD),
         np.pad(view_sb.reshape(-1, batch_size), [(0, 0), (0, short)]),
         steps,
     )
@@ -67,7 +70,7 @@ def from_bank(bank, image_n, label_n, plan, mesh, first_step=0) -> Iterator[dict
 def in_order(bank, image_n, label_n, batch_size, mesh) -> Iterator[dict]:
     """Batches of the centre crops of the images `image_n`, one after the other."""
     for at_b in np.split(np.arange(len(image_n)), range(batch_size, len(image_n), batch_size)):
-        at_b = parallel.fill_up(at_b, batch_size, FILL)
+        at_b = parallel.pad_to(at_b, batch_size, PAD)
         yield _bank_batch(bank, image_n, label_n, at_b, 0, mesh)
 
 
@@ -86,32 +89,33 @@ def _bank_batch(bank, image_n, label_n, image_b, view_b, mesh):
 def _labels(label_n, image_b):
     return {
         "label_b": label_n[image_b].astype(np.int32),
-        "weight_b": (image_b != FILL).astype(np.float32),
+        "mask_b": (image_b != PAD).astype(np.float32),
     }
 
 
-def online(model, paths, label_n, plan, seed, config, mesh, first_step=0) -> Iterator[dict]:
+def online(model, image_dir, records, plan, seed, config, mesh, first_step=0) -> Iterator[dict]:
     """Batches of fresh random crops, through the trunk as they are needed.
 
     The dense maps are rounded as a bank's are, so the two ways differ in the crops alone.
     """
+    label_n = np.array([record.label for record in records])
     graphdef, params = nnx.split(model)
     params = parallel.replicate(mesh, params)
     batch_size = plan.image_sb.shape[1]
     crops = (
         [
-            images.Crop(paths[image], f"{paths[image].name} {seed} {step} {at}")
-            for at, image in enumerate(plan.image_sb[step])
-            if image != FILL
+            images.Crop(image_dir / records[image].path, f"{records[image].path} {seed} {step}")
+            for image in plan.image_sb[step]
+            if image != PAD
         ]
         for step in range(first_step, plan.steps)
     )
-    pixels = images.load_batches(crops, model.image_size, tuple(config.crop_scale), config.workers)
+    pixels = images.load_batches(crops, model.image_size, config.crop_scale, config.workers)
     for image_b, pixels_bhwc in zip(plan.image_sb[first_step:], pixels, strict=True):
         dense_bhwc, original_bd = features.extract_step(
             graphdef,
             params,
-            parallel.shard(mesh, parallel.fill_up(pixels_bhwc, batch_size)),
+            parallel.shard(mesh, parallel.pad_to(pixels_bhwc, batch_size)),
             jnp.dtype(config.bank_dtype),
         )
         yield {

@@ -1,10 +1,7 @@
 """One run, top to bottom: data, features, tune, select, evaluate, report."""
 
 import dataclasses
-import hashlib
-import json
 import logging
-import os
 import pathlib
 import shutil
 import time
@@ -14,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict, FrozenConfigDict
 
-from safe_jax import batches, clip, features, parallel, report, selection, train
+from safe_jax import batches, clip, features, knobs, parallel, report, selection, train
 from safe_jax.clip import weights
 from safe_jax.data import datasets, few_shot, sources
 from safe_jax.errors import InputError
@@ -22,50 +19,42 @@ from safe_jax.methods import safe, zero_shot
 
 log = logging.getLogger(__name__)
 
-# No number in a row depends on these, or they stand in the row itself.
-_NOT_HASHED = (
-    "data_root", "weights", "cache_dir", "workers", "trunk_batch_size", "eval_batch_size",
-    "checkpoint_every", "shots", "seeds",
-)  # fmt: skip
-
-_CHOICES = {
-    "dtype": ("auto", "float32", "bfloat16"),
-    "features": ("bank", "online"),
-    "bank_dtype": ("float16", "float32"),
-    "blend": safe.BLENDS,
-    "selection": selection.SELECTIONS,
-    "split": ("test", "val"),
-}
-_AT_LEAST_ONE = (
-    "epochs", "batch_size", "views", "trunk_batch_size", "eval_batch_size", "checkpoint_every",
-)  # fmt: skip
-
 
 @dataclasses.dataclass(frozen=True)
-class Part:
-    """The images of one use (train, val or test), their files and, once obtained, their bank."""
+class LabelledBank:
+    """A bank, and the records that it was made of in its order."""
 
+    bank: features.Bank
     records: list[sources.Record]
-    request: features.Request
-    bank: features.Bank | None = None
 
     def find(self, records) -> tuple[np.ndarray, np.ndarray]:
         """Where `records` lie in the bank, and their labels."""
-        position = {record.path: i for i, record in enumerate(self.records)}
-        image_n = np.array([position[record.path] for record in records])
+        position = {record: i for i, record in enumerate(self.records)}
+        image_n = np.array([position[record] for record in records])
         return image_n, np.array([record.label for record in records])
 
 
 @dataclasses.dataclass(frozen=True)
-class Setting:
+class Context:
     """What every run of an experiment shares."""
 
     config: FrozenConfigDict
     data: datasets.Dataset
-    parts: dict[str, Part]
+    banks: dict[str, LabelledBank]
     model: clip.CLIP
     text_kd: jax.Array
     mesh: jax.sharding.Mesh
+
+
+@dataclasses.dataclass(frozen=True)
+class Subset:
+    """The images of one run: what it trains on, chooses with, and is evaluated on."""
+
+    shots: int
+    seed: int
+    train: list[sources.Record]
+    val: list[sources.Record]
+    eval: list[sources.Record]
 
 
 def run(config: ConfigDict, workdir: pathlib.Path) -> list[dict]:
@@ -74,43 +63,55 @@ def run(config: ConfigDict, workdir: pathlib.Path) -> list[dict]:
     Rows that are there already, of the same knobs, data and weights, are kept: a run that was
     killed goes on where it was. Raises `InputError` for what a user can mend.
     """
-    config = _check(config)
+    knobs.validate(config)
+    config = knobs.resolve(config)
     data = datasets.load(config)
-    subsets = {
-        (shots, seed): few_shot.subset(data.splits.train, data.splits.val, shots, seed)
-        for shots in config.shots
-        for seed in config.seeds
-    }
-    directory = pathlib.Path(clip.locate(config.weights))
+    subsets = [_draw(config, data, shots, seed) for shots in config.shots for seed in config.seeds]
+    directory = pathlib.Path(clip.locate(config.weights, config.cache_dir))
     digest = weights.read_metadata(directory)[1]["digest"]
-    experiment = _hash(config, data, digest)
-    results = report.Results(
+    config_hash = knobs.experiment_hash(config, data, digest)
+    with report.Results(
         workdir / "results.jsonl",
         dataset=data.name,
-        config_hash=experiment,
+        config_hash=config_hash,
         weights=f"{directory.name}@{digest[:12]}",
-        split=config.split,
-    )
-    setting = _prepare(config, data, subsets, directory, digest)
-
-    if not results.has("zero_shot", 0, 0):
-        began = time.time()
-        test = setting.parts["test"]
-        accuracy = zero_shot.accuracy(test.bank.pooled, setting.text_kd, test.find(test.records)[1])
-        results.add("zero_shot", 0, 0, accuracy, selection="none", seconds=time.time() - began)
-    for (shots, seed), (train_records, val_records) in subsets.items():
-        folder = workdir / "checkpoints" / f"{experiment}-{shots}-{seed}"
-        if not results.has("safe", shots, seed):
-            began = time.time()
-            state, tuning, losses = _tune(setting, train_records, seed, folder)
-            found = _select_and_test(setting, state.params, tuning, val_records)
-            found["losses"] = losses.reshape(config.epochs, -1).mean(1)
-            results.add("safe", shots, seed, **found, seconds=time.time() - began)
-        shutil.rmtree(folder, ignore_errors=True)
-    return results.rows
+        split=config.eval_split,
+    ) as results:
+        context = _prepare(config, data, subsets, directory, digest)
+        for subset in subsets:
+            key = subset.shots, subset.seed
+            folder = workdir / "checkpoints" / f"{config_hash}-{subset.shots}-{subset.seed}"
+            if not results.has("zero_shot", *key):
+                results.add("zero_shot", *key, **_timed(_zero_shot, context, subset))
+            if not results.has("safe", *key):
+                results.add("safe", *key, **_timed(_safe, context, subset, folder))
+            shutil.rmtree(folder, ignore_errors=True)
+        return [row for s in subsets for row in results.rows_of(s.shots, s.seed)]
 
 
-def _prepare(config, data, subsets, directory, digest) -> Setting:
+def _draw(config, data, shots, seed) -> Subset:
+    train_records, val = few_shot.subset(data.splits.train, data.splits.val, shots, seed)
+    if config.selection == "full_val":
+        val = data.splits.val
+    elif config.selection == "fixed":
+        val = []
+    if not val and config.selection != "fixed":
+        raise InputError(
+            f"{data.name} has no validation images, but config.selection={config.selection}: "
+            "set it to fixed, and config.alpha"
+        )
+    if config.eval_split == "test":
+        return Subset(shots, seed, train_records, val, data.splits.test)
+    held_out = sorted(set(data.splits.val) - set(val))
+    if not held_out:
+        raise InputError(
+            f"config.eval_split=val: the {len(data.splits.val)} validation images of {data.name} "
+            f"all choose alpha with {shots} shots; none is left to evaluate on"
+        )
+    return Subset(shots, seed, train_records, val, held_out)
+
+
+def _prepare(config, data, subsets, directory, digest) -> Context:
     """Checks the files that will be read, loads the model, and obtains the banks."""
     mesh = parallel.make_mesh()
     log.info(
@@ -118,125 +119,88 @@ def _prepare(config, data, subsets, directory, digest) -> Setting:
         data.name, len(data.classnames), *map(len, data.splits), directory,
         mesh.size, mesh.devices.flat[0].device_kind,
     )  # fmt: skip
-    parts = _parts(config, data, subsets, digest)
-    wanted = [part.request for part in parts.values()]
-    unread = {path for request in wanted if not request.done for path in request.paths}
+    # All subsets share a bank for each use, so the trunk sees every image once.
+    records = {
+        use: sorted({record for subset in subsets for record in getattr(subset, use)})
+        for use in ("train", "val", "eval")
+    }
+    if config.features == "online":
+        records["train"] = []
+    specs = {
+        use: features.bank_spec(
+            config, digest, data.image_dir, [record.path for record in found],
+            views=config.views if use == "train" else 1,
+        )
+        for use, found in records.items()
+        if found
+    }  # fmt: skip
+    unread = {path for spec in specs.values() if not spec.done for path in spec.paths}
+    if config.features == "online":
+        unread |= {data.image_dir / r.path for subset in subsets for r in subset.train}
     sources.check_files(sorted(unread), config.workers)
     model = clip.load(directory, jnp.dtype(config.dtype), parallel.replicated(mesh))
     text_kd = zero_shot.text_classifier(model, data.classnames, data.templates)
-    parts = {
-        use: dataclasses.replace(part, bank=features.obtain(part.request, model, mesh, config))
-        for use, part in parts.items()
+    banks = {
+        use: LabelledBank(features.load_or_extract(spec, model, mesh, config), records[use])
+        for use, spec in specs.items()
     }
-    return Setting(config, data, parts, model, text_kd, mesh)
+    return Context(config, data, banks, model, text_kd, mesh)
 
 
-def _tune(setting, records, seed, folder):
-    """SAFE on the training images of one subset."""
-    config, model, mesh = setting.config, setting.model, setting.mesh
+def _timed(function, *args):
+    began = time.time()
+    return function(*args) | {"seconds": time.time() - began}
+
+
+def _zero_shot(context, subset):
+    image_n, label_n = context.banks["eval"].find(subset.eval)
+    pooled_nd = context.banks["eval"].bank.pooled[image_n]
+    accuracy = zero_shot.accuracy(pooled_nd, context.text_kd, label_n)
+    return {"accuracy": accuracy, "selection": "none", "alpha": None}
+
+
+def _safe(context, subset, folder):
+    """SAFE on one subset: tuned, alpha chosen on its validation images, evaluated."""
+    config, mesh = context.config, context.mesh
+    method, params, classifier = safe.Safe.init(context.model, context.text_kd, config)
     plan = batches.plan(
-        len(records), config.views, config.batch_size, config.epochs, seed, mesh.size
+        len(subset.train), config.views, config.batch_size, config.epochs, subset.seed, mesh.size
     )
-    state, tuning = train.start(
-        model.attnpool, setting.text_kd, model.logit_scale[...], config, plan, mesh
+    state, tuning = train.init(method, params, classifier, config, plan, mesh)
+    state, losses = train.fit(
+        state, tuning, plan.steps, lambda step: _train_batches(context, subset, plan, step), folder
     )
 
-    def batches_from(step):
-        if config.features == "online":
-            paths, label_n = setting.data.paths(records), np.array([r.label for r in records])
-            return batches.online(model, paths, label_n, plan, seed, config, mesh, step)
-        part = setting.parts["train"]
-        return batches.from_bank(part.bank, *part.find(records), plan, mesh, step)
-
-    state, losses = train.fit(state, tuning, plan.steps, batches_from, folder)
-    return state, tuning, losses
-
-
-def _select_and_test(setting, params, tuning, val_records):
-    """Alpha from validation images, accuracy at it on the others: what stands in a row."""
-    config, parts, mesh = setting.config, setting.parts, setting.mesh
-    alphas = np.linspace(0, 1, config.alphas).round(6)
-
-    def evaluate(part, records):
-        size = parallel.round_up(config.eval_batch_size, mesh)
-        in_order = batches.in_order(part.bank, *part.find(records), size, mesh)
-        return train.evaluate(params, tuning, alphas, in_order)
-
-    if config.selection == "fixed":
-        alphas = np.array([config.alpha])
-        chosen, val_accuracy = 0, None
-    else:
-        if config.selection == "full_val":
-            val_records = setting.data.splits.val
-        val_accuracy, val_loss = evaluate(parts["val"], val_records)
-        chosen = selection.best(val_accuracy, val_loss)
-    tested = parts["test"].records
-    if config.split == "val":
-        seen = set(val_records)
-        tested = [record for record in tested if record not in seen]
-    test_accuracy, _ = evaluate(parts["test"], tested)
+    grid = method.grid(config)
+    curves = {
+        use: train.evaluate(state.params, tuning, grid, _eval_batches(context, use, records))
+        for use, records in (("val", subset.val), ("eval", subset.eval))
+        if records
+    }
+    best = selection.best_index(*curves["val"]) if subset.val else 0
     return {
-        "accuracy": test_accuracy[chosen],
+        "accuracy": curves["eval"][0][best],
         "selection": config.selection,
-        "alpha": alphas[chosen],
-        # For the curves of a report; nothing is chosen on `test`.
-        "curve": {"alpha": alphas, "val": val_accuracy, "test": test_accuracy},
+        "alpha": grid["alpha"][best],
+        # For the plots of a report: nothing is chosen on "eval".
+        "curve": grid | {use: accuracy for use, (accuracy, _) in curves.items()},
+        "losses": losses.reshape(config.epochs, -1).mean(1),
     }
 
 
-def _parts(config, data, subsets, digest):
-    """Which images are needed for what: all subsets share a bank, so the trunk sees each once."""
-    drawn_train = [record for train_records, _ in subsets.values() for record in train_records]
-    drawn_val = [record for _, val_records in subsets.values() for record in val_records]
-    wanted = {"test": (getattr(data.splits, config.split), 1)}
-    if config.features == "bank":
-        wanted["train"] = drawn_train, config.views
-    if config.selection != "fixed":
-        wanted["val"] = (data.splits.val if config.selection == "full_val" else drawn_val), 1
-        if not wanted["val"][0]:
-            raise InputError(
-                f"{data.name} has no validation images, but config.selection="
-                f"{config.selection}: set it to fixed, and config.alpha"
-            )
-    parts = {}
-    for use, (records, views) in wanted.items():
-        records = sorted(set(records))
-        names = [record.path for record in records]
-        parts[use] = Part(records, features.request(config, digest, data.images, names, views))
-    return parts
+def _train_batches(context, subset, plan, first_step):
+    if context.config.features == "online":
+        return batches.online(
+            context.model, context.data.image_dir, subset.train, plan, subset.seed,
+            context.config, context.mesh, first_step,
+        )  # fmt: skip
+    labelled = context.banks["train"]
+    return batches.from_bank(
+        labelled.bank, *labelled.find(subset.train), plan, context.mesh, first_step
+    )
 
 
-def _check(config):
-    """The config, what is left to us filled in. Raises `InputError` for a bad value."""
-    config = ConfigDict(config)
-    for knob, choices in _CHOICES.items():
-        if config[knob] not in choices:
-            raise InputError(f"config.{knob}={config[knob]!r}: one of {', '.join(choices)}")
-    for knob in _AT_LEAST_ONE:
-        if config[knob] < 1:
-            raise InputError(f"config.{knob}={config[knob]}: at least 1 is expected")
-    for knob in ("shots", "seeds"):
-        if not config[knob] or not all(isinstance(x, int) for x in config[knob]):
-            raise InputError(f"config.{knob}={config[knob]}: whole numbers are expected, as 1,2,4")
-    if min(config.shots) < 1:
-        raise InputError(f"config.shots={config.shots}: at least 1 image a class is expected")
-    if (config.split, config.selection) == ("val", "full_val"):
-        raise InputError(
-            "config.split=val evaluates on validation images that chose no alpha, but with "
-            "config.selection=full_val every validation image chose alpha: use few_shot_val"
-        )
-    if config.alphas < 2:
-        raise InputError(f"config.alphas={config.alphas}: a grid has at least 0 and 1")
-    if config.dtype == "auto":
-        config.dtype = "float32" if jax.default_backend() == "cpu" else "bfloat16"
-    config.workers = config.workers or len(os.sched_getaffinity(0))
-    return FrozenConfigDict(config)
-
-
-def _hash(config, data, digest):
-    """What tells rows of one experiment from those of another."""
-    knobs = {k: v for k, v in config.to_dict().items() if k not in _NOT_HASHED}
-    sha = hashlib.sha256(json.dumps([knobs, digest, data.classnames, data.templates]).encode())
-    for part in data.splits:
-        sha.update("\n".join(f"{record.path} {record.label}" for record in part).encode())
-    return sha.hexdigest()[:12]
+def _eval_batches(context, use, records):
+    labelled = context.banks[use]
+    size = parallel.round_up(context.config.eval_batch_size, context.mesh)
+    return batches.in_order(labelled.bank, *labelled.find(records), size, context.mesh)

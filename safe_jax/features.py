@@ -1,7 +1,7 @@
 """The dense-feature bank: what the frozen trunk computes, stored once for many tunings.
 
-A bank holds the dense maps of a list of images, in 16 bits, several views each, and what the
-original pool makes of them. It is memory-mapped; its name is a hash of all that it depends on, so
+A bank holds the dense maps of a list of images, several views each, and what the original pool
+makes of them. It is memory-mapped; its name is a hash of all that it depends on, so
 one that is out of date is never found. Extraction writes into a `.partial` folder, notes how far
 it got, goes on from there after being killed, and renames the folder last.
 """
@@ -43,7 +43,7 @@ class Bank:
 
 
 @dataclasses.dataclass(frozen=True)
-class Request:
+class BankSpec:
     """What a bank is to hold, and where."""
 
     folder: pathlib.Path
@@ -60,13 +60,13 @@ class Request:
         return [crop.path for crop in self.crops[:: self.views]]
 
 
-def request(config, weights_digest: str, root, names: list[str], views: int) -> Request:
+def bank_spec(config, weights_digest: str, root, names: list[str], views: int) -> BankSpec:
     """Describes the bank of the images `names` under `root`.
 
     A random view is seeded by the image's name and the view's number alone.
     """
     paths = [root / name for name in names]
-    scale = tuple(config.crop_scale)
+    scale = config.crop_scale
     crops = [
         images.Crop(path, f"{name} {view}" if view else None)
         for path, name in zip(paths, names, strict=True)
@@ -82,7 +82,7 @@ def request(config, weights_digest: str, root, names: list[str], views: int) -> 
         "images": [[name, *_stamp(path)] for name, path in zip(names, paths, strict=True)],
     }
     key = hashlib.sha256(json.dumps(contents).encode()).hexdigest()[:20]
-    return Request(
+    return BankSpec(
         pathlib.Path(config.cache_dir).expanduser() / "banks" / key, crops, views, contents
     )
 
@@ -103,75 +103,72 @@ def extract_step(graphdef, params, pixels_bhwc, dtype):
     return dense_bhwc, model.attnpool(dense_bhwc)
 
 
-def obtain(wanted: Request, model: CLIP, mesh, config) -> Bank:
-    """The bank wanted: as it was stored, or extracted now.
+def load_or_extract(spec: BankSpec, model: CLIP, mesh, config) -> Bank:
+    """The bank described: as it was stored, or extracted now.
 
     Raises `InputError` where the disk is too small, or the dense maps do not fit `bank_dtype`.
     """
-    wanted.folder.parent.mkdir(parents=True, exist_ok=True)
-    if wanted.done:
-        log.info("reusing the bank of %d maps in %s", len(wanted.crops), wanted.folder)
+    spec.folder.parent.mkdir(parents=True, exist_ok=True)
+    if spec.done:
+        log.info("reusing the bank of %d maps in %s", len(spec.crops), spec.folder)
     else:
-        with open(wanted.folder.with_suffix(".lock"), "w") as lock:
+        with open(spec.folder.with_suffix(".lock"), "w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)  # another run may be at the same bank: let it finish
-            if not wanted.done:
-                _extract(wanted, model, mesh, config)
-    dense = np.load(wanted.folder / "dense.npy", mmap_mode="r")
-    return Bank(dense, np.load(wanted.folder / "pooled.npy"), wanted.views)
+            if not spec.done:
+                _extract(spec, model, mesh, config)
+    dense = np.load(spec.folder / "dense.npy", mmap_mode="r")
+    return Bank(dense, np.load(spec.folder / "pooled.npy"), spec.views)
 
 
-def _extract(wanted, model, mesh, config):
-    rows = len(wanted.crops)
-    partial_folder = wanted.folder.with_suffix(".partial")
-    dense, pooled = _open_partial(partial_folder, wanted, model.config, config.bank_dtype)
-    progress_file = partial_folder / "progress"
-    start = int(progress_file.read_text()) if progress_file.exists() else 0
-    if start:
-        log.info("resuming the bank in %s at map %d of %d", wanted.folder, start, rows)
+def _extract(spec, model, mesh, config):
+    rows = len(spec.crops)
+    folder = spec.folder.with_suffix(".partial")
+    dense, pooled = _open_partial(folder, spec, model.config, config.bank_dtype)
+    progress_file = folder / "progress"
+    first = int(progress_file.read_text()) if progress_file.exists() else 0
+    if first:
+        log.info("resuming the bank in %s at map %d of %d", spec.folder, first, rows)
+
+    def write(start, stop, result):
+        """Puts a batch into its place and notes that it is there."""
+        dense_bhwc, pooled_bd = (np.asarray(x)[: stop - start] for x in result)
+        if not np.isfinite(dense_bhwc).all():
+            raise InputError(
+                f"dense maps do not fit {config.bank_dtype}: set config.bank_dtype=float32"
+            )
+        dense[start:stop], pooled[start:stop] = dense_bhwc, pooled_bd
+        dense.flush()
+        pooled.flush()
+        _write_atomically(progress_file, str(stop))
+        bar.update(stop - start)
 
     graphdef, params = nnx.split(model)
     params = parallel.replicate(mesh, params)
     # A device always sees the same images together, whatever their number and wherever an earlier
     # try ended: the same bits come out.
     batch_size = config.trunk_batch_size * mesh.size
+    starts = range(first, rows, batch_size)
     batches = images.load_batches(
-        (wanted.crops[at : at + batch_size] for at in range(start, rows, batch_size)),
+        (spec.crops[start : start + batch_size] for start in starts),
         model.image_size,
-        tuple(config.crop_scale),
+        config.crop_scale,
         config.workers,
     )
-    under_way = []
-    with tqdm.tqdm(total=rows, initial=start, unit=" images", desc="trunk", smoothing=0.1) as bar:
-
-        def write():
-            at, count, (dense_bhwc, pooled_bd) = under_way.pop(0)
-            dense_bhwc = np.asarray(dense_bhwc)[:count]
-            if not np.isfinite(dense_bhwc).all():
-                raise InputError(
-                    f"dense maps do not fit {config.bank_dtype}: set config.bank_dtype=float32"
-                )
-            dense[at : at + count] = dense_bhwc
-            pooled[at : at + count] = np.asarray(pooled_bd)[:count]
-            dense.flush()
-            pooled.flush()
-            _write_atomically(progress_file, str(at + count))
-            bar.update(count)
-
-        at = start
-        for pixels in batches:
-            count = len(pixels)
-            pixels = parallel.shard(mesh, parallel.fill_up(pixels, batch_size))
+    with tqdm.tqdm(total=rows, initial=first, unit=" images", desc="trunk", smoothing=0.1) as bar:
+        before = None
+        for start, pixels in zip(starts, batches, strict=True):
+            stop = start + len(pixels)
+            pixels = parallel.shard(mesh, parallel.pad_to(pixels, batch_size))
             result = extract_step(graphdef, params, pixels, jnp.dtype(config.bank_dtype))
-            under_way.append((at, count, result))
-            at += count
-            if len(under_way) > 1:  # the device works on one batch while another is written
-                write()
-        while under_way:
-            write()
-    partial_folder.rename(wanted.folder)
+            if before:  # the device works on this batch while the one before is written
+                write(*before)
+            before = start, stop, result
+        if before:
+            write(*before)
+    folder.rename(spec.folder)
 
 
-def _open_partial(folder, wanted, clip_config, dtype):
+def _open_partial(folder, spec, clip_config, dtype):
     """The two arrays to be filled: those of an earlier try, or new ones."""
     files = folder / "dense.npy", folder / "pooled.npy"
     contents = folder / "contents.json"  # written last: without it the arrays may be cut short
@@ -179,7 +176,7 @@ def _open_partial(folder, wanted, clip_config, dtype):
         return [np.lib.format.open_memmap(file, mode="r+") for file in files]
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
-    rows = len(wanted.crops)
+    rows = len(spec.crops)
     shapes = (rows, *clip_config.dense_shape), (rows, clip_config.embed_dim)
     dtypes = np.dtype(dtype), np.dtype(np.float32)
     needed = sum(int(np.prod(s)) * d.itemsize for s, d in zip(shapes, dtypes, strict=True))
@@ -189,10 +186,10 @@ def _open_partial(folder, wanted, clip_config, dtype):
             f"{free / 1e9:.1f} GB free: set config.cache_dir to a larger disk"
         )
     arrays = [
-        np.lib.format.open_memmap(file, mode="w+", dtype=dtype, shape=shape)
-        for file, dtype, shape in zip(files, dtypes, shapes, strict=True)
+        np.lib.format.open_memmap(file, mode="w+", dtype=d, shape=s)
+        for file, d, s in zip(files, dtypes, shapes, strict=True)
     ]
-    _write_atomically(contents, json.dumps(wanted.contents))
+    _write_atomically(contents, json.dumps(spec.contents))
     return arrays
 
 

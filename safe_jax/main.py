@@ -27,7 +27,7 @@ def main(_):
     _log_to_stderr()
     try:
         rows = experiment.run(config, pathlib.Path(workdir))
-    except (InputError, FloatingPointError) as error:
+    except (InputError, OSError) as error:
         sys.exit(f"error: {error}")
     print(report.table(rows))
     print(f"rows: {workdir}/results.jsonl")
@@ -39,20 +39,23 @@ def _parse_flags(argv):
         rest = flags.FLAGS(argv)
         if CONFIG.value is None:
             raise flags.Error("--config is missing: name a file, such as configs/caltech101.py")
-        CONFIG.value.lock()  # that a file is absent is told on first use
+        CONFIG.value.lock()  # without this, a missing file is only noticed when a knob is read
         if len(rest) > 1:
-            raise flags.Error(f"{rest[1]!r} is no flag; knobs are set as --config.knob=value")
-    except AttributeError as error:  # ml_collections, of an unknown knob
-        knob, *near = re.findall(r"\w+", str(error))[:1] + re.findall(r'"(\w+)"', str(error))[:1]
-        hint = f"did you mean config.{near[0]}?" if near else "configs/default.py has all"
-        sys.exit(f"error: there is no config.{knob}: {hint}")
+            raise flags.Error(f"unexpected argument {rest[1]!r}; set knobs as --config.knob=value")
+    except (AttributeError, KeyError) as error:  # how ml_collections refuses an unknown knob
+        knob = re.search(r'instead of "(\w+)"|Key "(\w+)" does not|^\W*(\w+)\W*$', str(error))
+        if not knob:
+            raise
+        near = re.search(r'Did you mean "(\w+)"', str(error))
+        hint = f"did you mean config.{near[1]}?" if near else "configs/default.py has all"
+        sys.exit(f"error: there is no config.{next(filter(None, knob.groups()))}: {hint}")
     except (flags.Error, OSError) as error:
         sys.exit(f"error: {' '.join(str(error).split())}")
     return rest
 
 
 def _log_to_stderr():
-    absl.logging.set_verbosity(absl.logging.WARNING)  # Orbax tells a lot
+    absl.logging.set_verbosity(absl.logging.WARNING)  # Orbax logs every save
     handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
     logger = logging.getLogger("safe_jax")

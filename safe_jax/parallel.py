@@ -22,9 +22,14 @@ def replicate(mesh, tree):
 
 
 def shard(mesh, tree):
-    """Cuts a tree of host arrays along their first axis, a multiple of the number of devices."""
+    """Cuts host arrays along their first axis, a multiple of the number of devices.
+
+    Every host passes the same whole arrays, and puts its share on its devices.
+    """
     by_batch = NamedSharding(mesh, PartitionSpec("data"))
-    return jax.tree.map(lambda x: jax.make_array_from_process_local_data(by_batch, x), tree)
+    return jax.tree.map(
+        lambda x: jax.make_array_from_callback(x.shape, by_batch, lambda index: x[index]), tree
+    )
 
 
 def round_up(count: int, mesh) -> int:
@@ -32,7 +37,7 @@ def round_up(count: int, mesh) -> int:
     return -(-count // mesh.size) * mesh.size
 
 
-def fill_up(rows: np.ndarray, count: int, value=0) -> np.ndarray:
+def pad_to(rows: np.ndarray, count: int, value=0) -> np.ndarray:
     """Appends rows of `value` until there are `count`."""
     return np.pad(
         rows, [(0, count - len(rows))] + [(0, 0)] * (rows.ndim - 1), constant_values=value

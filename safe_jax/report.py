@@ -1,60 +1,67 @@
 """Results: a row for each number in `results.jsonl`, and the table made of them."""
 
+import fcntl
 import json
 import os
 import pathlib
 import statistics
 
-import numpy as np
+from safe_jax.errors import InputError
 
 _METHODS = {"zero_shot": "zero-shot", "safe": "SAFE"}
 
 
 class Results:
-    """The rows of one experiment in a file that several may share.
+    """The rows of one experiment in a file that several may share, one after the other.
 
     A row is appended whole and synced before `add` returns; what a kill left of one is cut off.
+    Use it as a context. Raises `InputError` while another process has the file.
     """
 
     def __init__(self, path: pathlib.Path, **common):
-        self.path = path
         self.common = common
         path.parent.mkdir(parents=True, exist_ok=True)
-        content = path.read_bytes() if path.exists() else b""
+        self.file = open(path, "a+b")  # noqa: SIM115
+        try:
+            fcntl.flock(self.file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # goes with the process
+        except BlockingIOError:
+            self.file.close()
+            raise InputError(
+                f"another run is writing {path}: wait for it, or choose another --workdir"
+            ) from None
+        self.file.seek(0)
+        content = self.file.read()
         whole = content[: content.rfind(b"\n") + 1]
         if whole != content:
-            os.truncate(path, len(whole))
+            self.file.truncate(len(whole))
         rows = map(json.loads, whole.splitlines())
         self.rows = [row for row in rows if row.items() >= common.items()]
 
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.file.close()
+
+    def rows_of(self, shots: int, seed: int) -> list[dict]:
+        return [row for row in self.rows if (row["shots"], row["seed"]) == (shots, seed)]
+
     def has(self, method: str, shots: int, seed: int) -> bool:
-        return any((r["method"], r["shots"], r["seed"]) == (method, shots, seed) for r in self.rows)
+        return any(row["method"] == method for row in self.rows_of(shots, seed))
 
     def add(self, method: str, shots: int, seed: int, accuracy: float, **more) -> None:
         """Writes a row; `accuracy` is in per cent."""
-        row = {
-            "method": method,
-            "shots": shots,
-            "seed": seed,
-            "accuracy": accuracy,
-            **more,
-            **self.common,
-        }
-        line = json.dumps(_plain(row))
-        with open(self.path, "a") as file:
-            file.write(line + "\n")
-            file.flush()
-            os.fsync(file.fileno())
+        row = {"method": method, "shots": shots, "seed": seed, "accuracy": accuracy}
+        line = json.dumps(row | more | self.common, default=_plain)
+        self.file.write(line.encode() + b"\n")
+        self.file.flush()
+        os.fsync(self.file.fileno())
         self.rows.append(json.loads(line))
 
 
 def _plain(x):
-    """For JSON: lists for arrays, and floats in no more digits than tell float32 apart."""
-    if isinstance(x, dict):
-        return {key: _plain(value) for key, value in x.items()}
-    if isinstance(x, np.ndarray):
-        return [_plain(value) for value in x]
-    return float(f"{x:.8g}") if isinstance(x, (float, np.floating)) else x
+    """NumPy's arrays and numbers for JSON."""
+    return x.tolist()
 
 
 def table(rows: list[dict]) -> str:
@@ -62,24 +69,25 @@ def table(rows: list[dict]) -> str:
 
     Names what was measured and how alpha was chosen, for a number without them says nothing.
     """
-    shots = sorted({row["shots"] for row in rows} - {0})
-    seeds = sorted({row["seed"] for row in rows if row["shots"]})
-    chosen = {row["selection"] for row in rows if row["shots"]}
+    shots = sorted({row["shots"] for row in rows})
+    seeds = sorted({row["seed"] for row in rows})
+    chosen = sorted({row["selection"] for row in rows} - {"none"})
     first = rows[0]
     lines = [
         f"{first['dataset']}, {first['weights']}: {first['split']} accuracy (%), mean ± standard "
-        f"deviation over seeds {', '.join(map(str, seeds))}; alpha by {', '.join(sorted(chosen))}",
+        f"deviation over seeds {', '.join(map(str, seeds))}; alpha by {', '.join(chosen)}",
         f"{'shots':<12}" + "".join(f"{k:>14}" for k in shots),
     ]
     for method, label in _METHODS.items():
-        by_shots = {k: [r["accuracy"] for r in rows if (r["method"], r["shots"]) == (method, k)]
-                    for k in (0, *shots)}  # fmt: skip
-        cells = [_cell(by_shots[k] or by_shots[0]) for k in shots]
+        cells = [
+            _cell([r["accuracy"] for r in rows if (r["method"], r["shots"]) == (method, k)])
+            for k in shots
+        ]
         lines.append(f"{label:<12}" + "".join(f"{cell:>14}" for cell in cells))
     return "\n".join(lines)
 
 
 def _cell(values):
-    if len(values) < 2:
+    if len(set(values)) == 1:  # zero-shot, or a single seed
         return f"{values[0]:.2f}"
     return f"{statistics.mean(values):.2f} ± {statistics.stdev(values):.2f}"

@@ -5,10 +5,10 @@ import numpy as np
 SELECTIONS = ("few_shot_val", "full_val", "fixed")
 
 
-def best(accuracy_a: np.ndarray, loss_a: np.ndarray) -> int:
-    """The index of the highest accuracy; of equals the one with the lowest loss.
+def best_index(accuracy_g: np.ndarray, loss_g: np.ndarray) -> int:
+    """Index of the highest accuracy; ties go to the lowest loss.
 
-    Few-shot validation has few images, so equals are the rule; the loss tells them apart by how
-    sure the classifier is.
+    Few-shot validation has few images, so ties are common; the loss tells them apart by how sure
+    the classifier is of the right answers.
     """
-    return int(np.lexsort((loss_a, -np.asarray(accuracy_a)))[0])
+    return int(np.lexsort((loss_g, -np.asarray(accuracy_g)))[0])

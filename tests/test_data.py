@@ -161,14 +161,14 @@ def test_a_data_set_of_ones_own(tiny_root):
     data = datasets.load(tiny.config(tiny_root))
     assert data.classnames == ("red", "green", "blue", "dark grey")  # _ is a space
     assert [len(part) for part in data.splits] == [40, 24, 48]
-    assert all(path.exists() for path in data.paths(data.splits.test))
+    assert all((data.image_dir / record.path).exists() for record in data.splits.test)
 
 
 @pytest.mark.parametrize(
     ("knobs", "said"),
     [
-        ({"dataset": "caltech11", "images": "", "split_file": ""}, "did you mean 'caltech101'"),
-        ({"dataset": "mine", "images": ""}, "set config.images, config.split_file and"),
+        ({"dataset": "caltech11", "image_dir": "", "split_file": ""}, "did you mean 'caltech101'"),
+        ({"dataset": "mine", "image_dir": ""}, "set config.image_dir, config.split_file and"),
         ({"split_file": "absent.json"}, "no such split file; point config.data_root"),
         ({"templates": ("a photo",)}, "one {} is expected"),
     ],
@@ -189,7 +189,7 @@ def test_what_is_missing_from_a_description_is_said(tiny_root, knobs, said):
         ('{"train": [["a", 0, "x"]], "val": [], "test": [["b", 2, "y"]]}', "labels must be 0 to 1"),
     ],
 )
-def test_split_files_that_are_none(tiny_root, tmp_path, content, said):
+def test_malformed_split_files_are_refused(tiny_root, tmp_path, content, said):
     (tmp_path / "split.json").write_text(content)
     with pytest.raises(InputError, match=said):
         datasets.load(tiny.config(tiny_root, split_file=str(tmp_path / "split.json")))

@@ -8,15 +8,14 @@ import PIL.Image
 import pytest
 
 from safe_jax import batches, clip, features, parallel
-from safe_jax.clip import weights
-from safe_jax.data import images
+from safe_jax.data import images, sources
 from safe_jax.errors import InputError
 from tests import tiny
 
 
 @pytest.fixture(scope="module")
 def model(tiny_root):
-    return clip.load(tiny_root / "weights")
+    return clip.load(tiny_root / "clip_tiny")
 
 
 @pytest.fixture
@@ -27,8 +26,8 @@ def names(tiny_root):
 
 def obtain(config, model, root, names, views=2, devices=1):
     mesh = parallel.make_mesh(jax.devices()[:devices])
-    wanted = features.request(config, "digest", root / "patches" / "images", names, views)
-    return features.obtain(wanted, model, mesh, config)
+    spec = features.bank_spec(config, "digest", root / "patches" / "images", names, views)
+    return features.load_or_extract(spec, model, mesh, config)
 
 
 def same(found, wanted):
@@ -104,8 +103,8 @@ def test_goes_on_where_it_was_killed(tiny_config, model, tiny_root, names, tmp_p
 
 def test_what_a_kill_left_of_the_arrays_is_thrown_away(tiny_config, model, tiny_root, names):
     config = tiny.freeze(tiny_config)
-    wanted = features.request(config, "digest", tiny_root / "patches" / "images", names, 2)
-    half = wanted.folder.with_suffix(".partial")
+    spec = features.bank_spec(config, "digest", tiny_root / "patches" / "images", names, 2)
+    half = spec.folder.with_suffix(".partial")
     half.mkdir(parents=True)
     (half / "dense.npy").write_bytes(b"cut short")
     assert len(obtain(config, model, tiny_root, names).dense) == 42
@@ -118,7 +117,7 @@ def test_key_covers_all_that_a_bank_depends_on(tiny_config, tiny_root, names, tm
         (root / name).write_bytes((tiny_root / "patches" / "images" / name).read_bytes())
 
     def folder(digest="digest", names=names, views=2, **knobs):
-        return features.request(
+        return features.bank_spec(
             tiny.freeze(tiny_config, **knobs), digest, root, names, views
         ).folder
 
@@ -141,7 +140,7 @@ def test_key_covers_all_that_a_bank_depends_on(tiny_config, tiny_root, names, tm
 
 
 def test_dense_maps_too_large_for_16_bits_are_refused(tiny_config, tiny_root, names):
-    model = clip.load(tiny_root / "weights")
+    model = clip.load(tiny_root / "clip_tiny")
     model.visual.layer4[0].bn3.bias[...] += 1e6
     with pytest.raises(InputError, match=r"do not fit float16: set config\.bank_dtype=float32"):
         obtain(tiny.freeze(tiny_config), model, tiny_root, names)
@@ -164,11 +163,11 @@ def test_plan_gives_every_image_once_an_epoch():
     assert plan.image_sb.shape == plan.view_sb.shape == (6, 8)
     assert (plan.steps, plan.steps_per_epoch) == (6, 3)
     for epoch in (plan.image_sb[:3], plan.image_sb[3:]):
-        assert sorted(epoch[epoch != batches.FILL]) == list(range(10))
-        assert [(step != batches.FILL).sum() for step in epoch] == [4, 4, 2]
+        assert sorted(epoch[epoch != batches.PAD]) == list(range(10))
+        assert [(step != batches.PAD).sum() for step in epoch] == [4, 4, 2]
     order = np.random.RandomState(5)
     np.testing.assert_array_equal(plan.image_sb[:2, :4].ravel(), order.permutation(10)[:8])
-    assert set(plan.view_sb[plan.image_sb != batches.FILL]) == {0, 1, 2}
+    assert set(plan.view_sb[plan.image_sb != batches.PAD]) == {0, 1, 2}
     # Devices fill batches up, they do not change them.
     np.testing.assert_array_equal(batches.plan(10, 3, 4, 2, 5).image_sb, plan.image_sb[:, :4])
 
@@ -181,8 +180,8 @@ def test_batches_of_a_bank_are_the_rows_planned(tiny_config, model, tiny_root, n
     found = list(batches.from_bank(bank, image_n, label_n, plan, mesh))
     assert len(found) == 2
     for batch, image_b, view_b in zip(found, plan.image_sb, plan.view_sb, strict=True):
-        real = image_b != batches.FILL
-        np.testing.assert_array_equal(batch["weight_b"], real)
+        real = image_b != batches.PAD
+        np.testing.assert_array_equal(batch["mask_b"], real)
         np.testing.assert_array_equal(batch["label_b"][real], label_n[image_b[real]])
         rows = image_n[image_b] * 2 + view_b
         np.testing.assert_array_equal(batch["dense_bhwc"][real], bank.dense[rows[real]])
@@ -192,12 +191,11 @@ def test_batches_of_a_bank_are_the_rows_planned(tiny_config, model, tiny_root, n
 def test_online_batches_can_start_anywhere(tiny_config, model, tiny_root, names):
     mesh = parallel.make_mesh()
     config = tiny.freeze(tiny_config)
-    paths = [tiny_root / "patches" / "images" / name for name in names[:5]]
+    root = tiny_root / "patches" / "images"
+    records = [sources.Record(name, label, "") for label, name in enumerate(names[:5])]
     plan = batches.plan(5, 1, batch_size=2, epochs=2, seed=0, multiple_of=mesh.size)
-    label_n = np.arange(5)
     whole, rest = (
-        list(batches.online(model, paths, label_n, plan, 1, config, mesh, first))
-        for first in (0, 4)
+        list(batches.online(model, root, records, plan, 1, config, mesh, first)) for first in (0, 4)
     )
     assert [len(whole), len(rest)] == [6, 2]
     for batch, wanted in zip(rest, whole[4:], strict=True):
@@ -205,4 +203,3 @@ def test_online_batches_can_start_anywhere(tiny_config, model, tiny_root, names)
             np.testing.assert_array_equal(batch[key], x)
     first_epoch, second_epoch = whole[0]["dense_bhwc"], whole[3]["dense_bhwc"]
     assert (np.asarray(first_epoch) != np.asarray(second_epoch)).any()
-    assert weights.flatten(model)["logit_scale"].shape == ()

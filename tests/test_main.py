@@ -7,9 +7,11 @@ import signal
 import subprocess
 import sys
 import time
+from typing import NamedTuple
 
 import pytest
 
+from safe_jax import report
 from tests import tiny
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -25,7 +27,9 @@ KNOBS = {
 
 
 def command(root, workdir, cache, **knobs):
-    knobs = KNOBS | {"data_root": root, "weights": root / "weights", "cache_dir": cache} | knobs
+    knobs = {
+        **KNOBS, "data_root": root, "weights": root / "clip_tiny", "cache_dir": cache, **knobs,
+    }  # fmt: skip
     return [
         sys.executable, "-m", "safe_jax.main", "--config", "configs/tiny.py",
         "--workdir", str(workdir), *(f"--config.{knob}={value}" for knob, value in knobs.items()),
@@ -44,13 +48,19 @@ def rows(workdir):
     return found
 
 
+class Done(NamedTuple):
+    workdir: pathlib.Path
+    cache: pathlib.Path
+    process: subprocess.CompletedProcess
+
+
 @pytest.fixture(scope="module")
 def done(tiny_root, tmp_path_factory):
-    """A run that nothing disturbed: its folder, its cache, and what it printed."""
+    """A run that nothing disturbed."""
     workdir, cache = tmp_path_factory.mktemp("done"), tmp_path_factory.mktemp("cache")
     process = run(tiny_root, workdir, cache)
     assert process.returncode == 0, process.stderr
-    return workdir, cache, process
+    return Done(workdir, cache, process)
 
 
 def test_prints_the_table_last_and_writes_the_rows(done):
@@ -62,19 +72,21 @@ def test_prints_the_table_last_and_writes_the_rows(done):
         assert row["dataset"] == "patches"
         assert row["split"] == "test"
         assert row["selection"] == "few_shot_val"
-        assert row["weights"].startswith("weights@")
+        assert row["weights"].startswith("clip_tiny@")
         assert len(row["losses"]) == 5
-        assert len(row["curve"]["alpha"]) == len(row["curve"]["test"]) == 21
+        assert len(row["curve"]["alpha"]) == len(row["curve"]["eval"]) == 21
         best = max(row["curve"]["val"])
         chosen = row["curve"]["alpha"].index(row["alpha"])
         assert row["curve"]["val"][chosen] == best
-        assert row["accuracy"] == row["curve"]["test"][chosen]
-    zero_shot = found[0]
-    assert (zero_shot["method"], zero_shot["shots"]) == ("zero_shot", 0)
-    assert all(row["curve"]["test"][0] == zero_shot["accuracy"] for row in safe)
+        assert row["accuracy"] == row["curve"]["eval"][chosen]
+    zero_shot = [row for row in found if row["method"] == "zero_shot"]
+    assert [(r["shots"], r["seed"]) for r in zero_shot] == [(2, 1), (2, 2), (4, 1), (4, 2)]
+    for row, blended in zip(zero_shot, safe, strict=True):
+        assert row["accuracy"] == blended["curve"]["eval"][0]
+        assert (row["selection"], row["alpha"]) == ("none", None)
 
     lines = process.stdout.splitlines()
-    assert lines[0].startswith("patches, weights@")
+    assert lines[0].startswith("patches, clip_tiny@")
     assert "mean ± standard deviation over seeds 1, 2; alpha by few_shot_val" in lines[0]
     four = [row["accuracy"] for row in safe if row["shots"] == 4]
     assert lines[-2].startswith("SAFE")
@@ -109,7 +121,7 @@ def test_a_second_run_reuses_bank_and_rows(done, tiny_root, tmp_path):
     elsewhere = run(tiny_root, tmp_path / "elsewhere", cache, shots="4", seeds="1")
     assert elsewhere.returncode == 0, elsewhere.stderr
     assert "reusing the bank of 48 maps" in elsewhere.stderr  # test; train has fewer images now
-    wanted = [row for row in rows(workdir) if (row["shots"], row["seed"]) in ((0, 0), (4, 1))]
+    wanted = [row for row in rows(workdir) if (row["shots"], row["seed"]) == (4, 1)]
     assert rows(tmp_path / "elsewhere") == wanted
 
 
@@ -126,20 +138,22 @@ def test_killed_five_times_in_extraction_and_five_in_tuning(done, tiny_root, tmp
     """Kill -9 at different moments; the rows are those of the run that nothing disturbed."""
     workdir, cache = tmp_path / "run", tmp_path / "cache"
 
-    def maps_done():
-        finished = sum(folder.suffix == "" for folder in (cache / "banks").glob("*"))
-        progress = [int(f.read_text() or 0) for f in (cache / "banks").glob("*.partial/progress")]
-        return 1000 * finished + sum(progress)
+    def extracted():
+        """Banks that are done, and maps of the one under way."""
+        banks = list((cache / "banks").glob("*"))
+        under_way = [file.read_text() for file in (cache / "banks").glob("*.partial/progress")]
+        return sum(b.suffix == "" for b in banks), max((int(n) for n in under_way), default=0)
 
-    def steps_done():
+    def tuned():
+        """Rows of SAFE that are written, and steps saved of the run under way."""
         results = workdir / "results.jsonl"
-        written = results.read_text().count("\n") if results.exists() else 0
-        shots, seed = [(2, 1), (2, 2), (4, 1), (4, 2)][max(0, written - 1)]
+        written = results.read_text().count('"safe"') if results.exists() else 0
+        shots, seed = [(2, 1), (2, 2), (4, 1), (4, 2)][written]
         saved = (workdir / "checkpoints").glob(f"*-{shots}-{seed}/*")
-        return 1000 * written + max((int(f.name) for f in saved if f.name.isdigit()), default=0)
+        return written, max((int(f.name) for f in saved if f.name.isdigit()), default=0)
 
-    moments = [(maps_done, n) for n in (4, 12, 28, 1004, 2004)]
-    moments += [(steps_done, n) for n in (1001, 1003, 2002, 3004, 4006)]
+    moments = [(extracted, m) for m in ((0, 4), (0, 12), (0, 28), (1, 4), (2, 4))]
+    moments += [(tuned, m) for m in ((0, 1), (0, 3), (1, 2), (2, 4), (3, 6))]
     for progress, moment in moments:
         process = subprocess.Popen(
             command(tiny_root, workdir, cache), cwd=ROOT, stdout=subprocess.DEVNULL,
@@ -153,11 +167,11 @@ def test_killed_five_times_in_extraction_and_five_in_tuning(done, tiny_root, tmp
     last = run(tiny_root, workdir, cache)
     assert last.returncode == 0, last.stderr
     assert "resuming at step" in last.stderr
-    assert rows(workdir) == rows(done[0])
+    assert rows(workdir) == rows(done.workdir)
 
 
 def test_sigterm_saves_and_the_same_command_goes_on(done, tiny_root, tmp_path):
-    cache = done[1]
+    cache = done.cache
     workdir = tmp_path / "run"
     arguments = command(tiny_root, workdir, cache, checkpoint_every=10_000)
     process = subprocess.Popen(arguments, cwd=ROOT, stderr=subprocess.PIPE, text=True)
@@ -171,48 +185,90 @@ def test_sigterm_saves_and_the_same_command_goes_on(done, tiny_root, tmp_path):
     assert "SIGTERM: stopped after step" in said
     again = run(tiny_root, workdir, cache, checkpoint_every=10_000)
     assert "resuming at step" in again.stderr
-    assert rows(workdir) == rows(done[0])
+    assert rows(workdir) == rows(done.workdir)
 
 
 def test_eight_devices_write_the_same_rows_but_for_rounding(done, tiny_root, tmp_path, monkeypatch):
     monkeypatch.setenv("XLA_FLAGS", "--xla_force_host_platform_device_count=8")
-    process = run(tiny_root, tmp_path, done[1])
+    process = run(tiny_root, tmp_path, done.cache)
     assert process.returncode == 0, process.stderr
     assert "8 x cpu" in process.stderr
     assert process.stderr.count("reusing the bank") == 3
-    for row, wanted in zip(rows(tmp_path), rows(done[0]), strict=True):
+    for row, wanted in zip(rows(tmp_path), rows(done.workdir), strict=True):
         assert row["accuracy"] == pytest.approx(wanted["accuracy"], abs=2.1)  # an image of 48
         assert row.get("losses", []) == pytest.approx(wanted.get("losses", []), rel=1e-4)
 
 
 @pytest.mark.parametrize(
+    "knobs",
+    [
+        {"features": "online", "views": 2},
+        {"selection": "fixed", "alpha": 0.25},
+        {"selection": "full_val", "blend": "unit", "train_alpha": 0.7},
+        {"eval_split": "val", "blend": "logit"},
+    ],
+)
+def test_other_modes_run(done, tiny_root, tmp_path, knobs):
+    process = run(tiny_root, tmp_path, done.cache, shots="2", seeds="1", **knobs)
+    assert process.returncode == 0, process.stderr
+    zero_shot, row = rows(tmp_path)
+    assert row["accuracy"] in row["curve"]["eval"]
+    assert row["selection"] == knobs.get("selection", "few_shot_val")
+    assert row["split"] == zero_shot["split"] == knobs.get("eval_split", "test")
+    if row["selection"] == "fixed":
+        assert (row["alpha"], row["curve"]["alpha"], "val" in row["curve"]) == (0.25, [0.25], False)
+    else:
+        assert zero_shot["accuracy"] == row["curve"]["eval"][0]  # of the same images
+
+
+@pytest.mark.parametrize(
     ("knobs", "said"),
     [
-        ({"features": "online"}, None),
-        ({"selection": "fixed", "alpha": 0.25}, None),
-        ({"selection": "full_val", "split": "val"}, "every validation image chose alpha"),
         (
             {"lerning_rate": 1},
             "there is no config.lerning_rate: did you mean config.learning_rate?",
         ),
         ({"epochs": 0}, "config.epochs=0: at least 1 is expected"),
         ({"blend": "features"}, "config.blend='features': one of feature, unit, logit"),
+        ({"shots": "2,2"}, "different whole numbers are expected"),
         ({"weights": "nowhere"}, "holds no converted weights"),
         ({"split_file": "absent.json"}, "no such split file"),
+        ({"templates": "('a photo of a {}" + " very" * 80 + "',)"}, "shorten the class name or"),
         ({"learning_rate": 1e30}, "the loss is nan at step"),
+        ({"trainable": "c_proj"}, "matches no parameter; choose from:\n  attnpool/"),
+        ({"selection": "full_val", "eval_split": "val"}, "every validation image chose alpha"),
     ],
 )
-def test_other_modes_and_mistakes(done, tiny_root, tmp_path, knobs, said):
-    process = run(tiny_root, tmp_path, done[1], **{"shots": "2", "seeds": "1"} | knobs)
-    if said is None:
-        assert process.returncode == 0, process.stderr
-        row = rows(tmp_path)[-1]
-        if "alpha" in knobs:
-            assert (row["selection"], row["alpha"], row["curve"]["val"]) == ("fixed", 0.25, None)
-    else:
+def test_mistakes_are_told_without_a_traceback(done, tiny_root, tmp_path, knobs, said):
+    process = run(tiny_root, tmp_path, done.cache, **{"shots": "2", "seeds": "1"} | knobs)
+    assert process.returncode == 1
+    assert said in process.stderr
+    assert "Traceback" not in process.stderr
+
+
+def test_a_mistyped_knob_in_a_config_file_is_told(tmp_path):
+    file = tmp_path / "mistyped.py"
+    file.write_text(
+        "from configs import default\n\n\ndef get_config():\n"
+        "    config = default.get_config()\n    config.learning_rte = 1\n    return config\n"
+    )
+    for config, said in (
+        (file, "there is no config.learning_rte: did you mean config.learning_rate?"),
+        (tmp_path / "absent.py", "No such file"),
+    ):
+        arguments = [sys.executable, "-m", "safe_jax.main", "--config", str(config)]
+        process = subprocess.run(arguments, cwd=ROOT, capture_output=True, text=True)
         assert process.returncode == 1
         assert said in process.stderr
-        assert "Traceback" not in process.stderr
+        assert process.stderr.startswith("error: ")
+        assert process.stderr.count("\n") == 1
+
+
+def test_two_runs_do_not_write_one_file(done, tiny_root):
+    with report.Results(done.workdir / "results.jsonl", dataset="patches"):
+        process = run(tiny_root, done.workdir, done.cache)
+    assert process.returncode == 1
+    assert "another run is writing" in process.stderr
 
 
 def test_unusable_images_are_named_before_any_work(tmp_path):

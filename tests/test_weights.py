@@ -61,7 +61,7 @@ def test_round_trip_is_bit_exact(state, tmp_path, suffix):
     same(checkpoints.read(back), state)
 
 
-def test_layouts_of_other_people(state, tmp_path):
+def test_open_clip_legacy_and_safetensors_layouts(state, tmp_path):
     """open_clip's wrapper and prefix, safetensors, and a script's archive all read the same."""
     wrapped = {"epoch": 3, "state_dict": {f"module.{n}": x for n, x in state.items()}}
     torch.save(wrapped, tmp_path / "open_clip.pt")
@@ -227,7 +227,6 @@ def released(state, tmp_path, monkeypatch):
     file.parent.mkdir(parents=True)
     file.write_bytes(content)
     monkeypatch.setitem(download.SHA256, "RN50", sha256)
-    monkeypatch.setenv("SAFE_JAX_CACHE", str(tmp_path / "cache"))
     handler = functools.partial(Quiet, directory=tmp_path / "served")
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -237,10 +236,12 @@ def released(state, tmp_path, monkeypatch):
 
 def test_download_verifies_converts_and_keeps(released, tmp_path):
     host, file = released
-    folder = download.fetch("RN50", host)
+    folder = download.fetch("RN50", tmp_path / "cache", host)
     assert clip.load(folder).image_size == 64
     file.unlink()
-    assert download.fetch("RN50", host) == folder  # from the cache: the server has it no more
+    assert (
+        download.fetch("RN50", tmp_path / "cache", host) == folder
+    )  # from the cache: the server has it no more
     assert sorted(p.name for p in (tmp_path / "cache" / "weights").iterdir()) == ["RN50", "RN50.pt"]
 
 
@@ -248,18 +249,20 @@ def test_download_refuses_what_is_not_openais(released, tmp_path):
     host, file = released
     file.write_bytes(file.read_bytes()[:-1])
     with pytest.raises(InputError, match=r"sha256 .* expected .* put RN50.pt with sha256"):
-        download.fetch("RN50", host)
+        download.fetch("RN50", tmp_path / "cache", host)
     assert not list((tmp_path / "cache" / "weights").iterdir())
     by_hand = tmp_path / "cache" / "weights" / "RN50.pt"
     by_hand.write_bytes(b"something else")
     with pytest.raises(InputError, match=r"is not OpenAI's RN50\.pt"):
-        download.fetch("RN50", host)
+        download.fetch("RN50", tmp_path / "cache", host)
 
 
 def test_offline_says_what_to_put_where(released, tmp_path):
     _, file = released
     place = tmp_path / "cache" / "weights" / "RN50.pt"
     with pytest.raises(InputError, match=f"could not be downloaded .* at {place}"):
-        download.fetch("RN50", "http://127.0.0.1:1")
+        download.fetch("RN50", tmp_path / "cache", "http://127.0.0.1:1")
     place.write_bytes(file.read_bytes())
-    assert clip.load(download.fetch("RN50", "http://127.0.0.1:1")).image_size == 64
+    assert (
+        clip.load(download.fetch("RN50", tmp_path / "cache", "http://127.0.0.1:1")).image_size == 64
+    )

@@ -43,8 +43,8 @@ def leaves(config=CONFIG, seed=0):
 
 
 def make(root: pathlib.Path) -> None:
-    """Writes `weights/` (Orbax), `patches/images/` and `patches/split.json` under `root`."""
-    weights.save(root / "weights", CONFIG, leaves(), {"dtypes": {}, "integers": {}})
+    """Writes `clip_tiny/` (Orbax), `patches/images/` and `patches/split.json` under `root`."""
+    weights.save(root / "clip_tiny", CONFIG, leaves())
     rng = np.random.default_rng(0)
     split = {}
     for part, count in COUNTS.items():
@@ -72,7 +72,7 @@ def config(root, **knobs):
     config = configs.tiny.get_config()
     config.update(
         data_root=str(root),
-        weights=str(root / "weights"),
+        weights=str(root / "clip_tiny"),
         shots=(2, 4),
         seeds=(1,),
         epochs=2,

@@ -52,7 +52,7 @@ def pool_step(config, batch):
         return float(loss), grads
 
     leaves = {f"attnpool/{path}": x for path, x in weights.flatten(pool).items()}
-    state = weights.to_torch(leaves, {"dtypes": {}, "integers": {}})
+    state = weights.to_torch(leaves)
     state = {name: torch.from_numpy(x.copy()).requires_grad_() for name, x in state.items()}
     dense_bchw = torch.from_numpy(dense_bhwc).permute(0, 3, 1, 2).contiguous()
     text, label = torch.from_numpy(text_kd), torch.from_numpy(label_b)

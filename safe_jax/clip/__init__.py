@@ -18,12 +18,15 @@ from safe_jax.data.images import preprocess
 __all__ = ["CLIP", "PRESETS", "CLIPConfig", "load", "locate", "preprocess", "tokenize"]
 
 
-def locate(name_or_path):
-    """The Orbax directory meant: one of OpenAI's names (downloaded on first use), or a path."""
-    return download.fetch(name_or_path) if name_or_path in PRESETS else name_or_path
+CACHE_DIR = "~/.cache/safe_jax"
 
 
-def load(name_or_path, dtype=jnp.float32, sharding=None) -> CLIP:
+def locate(name_or_path, cache_dir=CACHE_DIR):
+    """The Orbax directory meant: a path, or one of OpenAI's names, downloaded on first use."""
+    return download.fetch(name_or_path, cache_dir) if name_or_path in PRESETS else name_or_path
+
+
+def load(name_or_path, dtype=jnp.float32, sharding=None, cache_dir=CACHE_DIR) -> CLIP:
     """The model of one of OpenAI's names (`RN50`, ...) or of an Orbax directory.
 
     Args:
@@ -31,7 +34,8 @@ def load(name_or_path, dtype=jnp.float32, sharding=None) -> CLIP:
             `tools/convert_torch_weights.py` wrote.
         dtype: what the trunk computes in; parameters are float32 whatever it is.
         sharding: where the arrays are put; the first device by default.
+        cache_dir: where what is downloaded is kept, in both forms.
 
     Raises `InputError` where no weights are found.
     """
-    return weights.load(locate(name_or_path), dtype, sharding)
+    return weights.load(locate(name_or_path, cache_dir), dtype, sharding)

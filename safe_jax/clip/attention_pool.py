@@ -11,7 +11,8 @@ so the projections are applied to one vector a head and image instead of `n + 1`
 function as torch's `multi_head_attention_forward`, for RN50 with about 20x fewer multiplications.
 It also shows that the key bias cannot matter: softmax takes its term away, its gradient is zero.
 
-Axes: b images, n cells, m = n + 1 tokens (mean first), c channels, h heads, d channels of a head.
+Axes: b images, n = h * w cells, m = n + 1 tokens (mean first), c channels, a heads, d channels of a
+head, k = b * a.
 """
 
 import jax
@@ -24,7 +25,7 @@ HEAD_WIDTH = 64  # of every CLIP model
 class HeadProjection(nnx.Module):
     """Weights of `k_proj` or `v_proj`, kept a head at a time.
 
-    `kernel_hdc` is torch's `(c, c)` weight with its rows grouped by head. The folded form
+    `kernel_adc` is torch's `(c, c)` weight with its rows grouped by head. The folded form
     multiplies by it a head at a time: any other layout costs a transposition in every step, which
     on a CPU takes longer than the products do.
     """
@@ -51,16 +52,16 @@ class AttentionPool(nnx.Module):
         self.c_proj = nnx.Linear(channels, out_features, rngs=rngs)
 
     def __call__(self, dense_bhwc):
-        weight_bmh, cells_bnc = self._attend(dense_bhwc)
-        b, m, h = weight_bmh.shape
+        weight_bma, cells_bnc = self._attend(dense_bhwc)
+        b, m, a = weight_bma.shape
         n, c = cells_bnc.shape[1:]
         # The mean token is a mean of cells, so its share goes back to them evenly.
-        on_cells_bnh = weight_bmh[:, 1:] + weight_bmh[:, :1] / n
-        mixed_bhc = _mix(on_cells_bnh, cells_bnc) + jnp.einsum(
-            "km,mc->kc", weight_bmh.swapaxes(1, 2).reshape(b * h, m), self.positional_embedding[...]
-        ).reshape(b, h, c)
-        out_hbd = jnp.einsum("hbc,hdc->hbd", mixed_bhc.swapaxes(0, 1), self.v_proj.kernel[...])
-        out_bc = out_hbd.swapaxes(0, 1).reshape(b, c) + self.v_proj.bias[...]
+        on_cells_bna = weight_bma[:, 1:] + weight_bma[:, :1] / n
+        mixed_bac = _mix(on_cells_bna, cells_bnc) + jnp.einsum(
+            "km,mc->kc", weight_bma.swapaxes(1, 2).reshape(b * a, m), self.positional_embedding[...]
+        ).reshape(b, a, c)
+        out_abd = jnp.einsum("abc,adc->abd", mixed_bac.swapaxes(0, 1), self.v_proj.kernel[...])
+        out_bc = out_abd.swapaxes(0, 1).reshape(b, c) + self.v_proj.bias[...]
         return self.c_proj(out_bc)
 
     def attention(self, dense_bhwc):
@@ -68,10 +69,10 @@ class AttentionPool(nnx.Module):
 
         The mean token's own share is left out before normalising.
         """
-        weight_bmh, _ = self._attend(dense_bhwc)
-        on_cells_bnh = weight_bmh[:, 1:]
-        on_cells_bnh = on_cells_bnh / on_cells_bnh.sum(1, keepdims=True)
-        return on_cells_bnh.reshape(*dense_bhwc.shape[:3], -1)
+        weight_bma, _ = self._attend(dense_bhwc)
+        on_cells_bna = weight_bma[:, 1:]
+        on_cells_bna = on_cells_bna / on_cells_bna.sum(1, keepdims=True)
+        return on_cells_bna.reshape(*dense_bhwc.shape[:3], -1)
 
     def _attend(self, dense_bhwc):
         b, rows, columns, c = dense_bhwc.shape
@@ -84,34 +85,34 @@ class AttentionPool(nnx.Module):
             )
         cells_bnc = dense_bhwc.reshape(b, -1, c).astype(position_mc.dtype)
         query_bc = self.q_proj(cells_bnc.mean(1) + position_mc[0]) * HEAD_WIDTH**-0.5
-        query_hbd = query_bc.reshape(b, -1, HEAD_WIDTH).swapaxes(0, 1)
-        asked_bhc = jnp.einsum("hbd,hdc->hbc", query_hbd, self.k_proj.kernel[...]).swapaxes(0, 1)
+        query_abd = query_bc.reshape(b, -1, HEAD_WIDTH).swapaxes(0, 1)
+        asked_bac = jnp.einsum("abd,adc->abc", query_abd, self.k_proj.kernel[...]).swapaxes(0, 1)
         # Cells and positions are asked separately: the tokens, their sum, are never formed.
-        score_bnh = jnp.einsum("bnc,bhc->bnh", cells_bnc, asked_bhc)
-        score_bmh = jnp.concatenate([score_bnh.mean(1, keepdims=True), score_bnh], 1)
-        score_bmh += (
-            jnp.einsum("kc,mc->km", asked_bhc.reshape(-1, c), position_mc)
+        score_bna = jnp.einsum("bnc,bac->bna", cells_bnc, asked_bac)
+        score_bma = jnp.concatenate([score_bna.mean(1, keepdims=True), score_bna], 1)
+        score_bma += (
+            jnp.einsum("kc,mc->km", asked_bac.reshape(-1, c), position_mc)
             .reshape(b, -1, len(position_mc))
             .swapaxes(1, 2)
         )
-        return jax.nn.softmax(score_bmh, axis=1), cells_bnc
+        return jax.nn.softmax(score_bma, axis=1), cells_bnc
 
 
 @jax.custom_vjp
-def _mix(weight_bnh, cells_bnc):
-    return jnp.einsum("bnh,bnc->bhc", weight_bnh, cells_bnc)
+def _mix(weight_bna, cells_bnc):
+    return jnp.einsum("bna,bnc->bac", weight_bna, cells_bnc)
 
 
-def _mix_forward(weight_bnh, cells_bnc):
-    return _mix(weight_bnh, cells_bnc), (weight_bnh, cells_bnc)
+def _mix_forward(weight_bna, cells_bnc):
+    return _mix(weight_bna, cells_bnc), (weight_bna, cells_bnc)
 
 
-def _mix_backward(saved, grad_bhc):
+def _mix_backward(saved, grad_bac):
     # What autodiff would write, but with the cells on the left: that order is faster on a CPU.
-    weight_bnh, cells_bnc = saved
+    weight_bna, cells_bnc = saved
     return (
-        jnp.einsum("bnc,bhc->bnh", cells_bnc, grad_bhc),
-        jnp.einsum("bnh,bhc->bnc", weight_bnh, grad_bhc),
+        jnp.einsum("bnc,bac->bna", cells_bnc, grad_bac),
+        jnp.einsum("bna,bac->bnc", weight_bna, grad_bac),
     )
 
 

@@ -1,11 +1,9 @@
 """OpenAI's released CLIP ResNets: fetched, verified and converted once."""
 
 import hashlib
-import os
 import pathlib
 import subprocess
 import sys
-import urllib.error
 import urllib.request
 
 import tqdm
@@ -24,19 +22,13 @@ SHA256 = {
 }
 
 
-def cache_dir() -> pathlib.Path:
-    """`$SAFE_JAX_CACHE`, or `~/.cache/safe_jax`: weights and banks live there."""
-    default = pathlib.Path.home() / ".cache" / "safe_jax"
-    return pathlib.Path(os.environ.get("SAFE_JAX_CACHE", default))
-
-
-def fetch(name: str, host: str = HOST) -> pathlib.Path:
-    """The Orbax directory of one of OpenAI's models, made on first use.
+def fetch(name: str, cache_dir, host: str = HOST) -> pathlib.Path:
+    """The Orbax directory of one of OpenAI's models under `cache_dir`, made on first use.
 
     Raises `InputError` where the file cannot be had or is not what OpenAI released; the message
     says what to put where by hand.
     """
-    folder = cache_dir() / "weights"
+    folder = pathlib.Path(cache_dir).expanduser() / "weights"
     converted = folder / name
     if converted.exists():
         return converted
@@ -69,7 +61,7 @@ def _download(url, destination, sha256):
                 while block := response.read(1 << 20):
                     file.write(block)
                     progress.update(len(block))
-    except (OSError, urllib.error.URLError) as error:
+    except OSError as error:
         raise InputError(f"{url} could not be downloaded ({error}): {by_hand}") from error
     if (found := _sha256(partial)) != sha256:
         partial.unlink()

@@ -8,7 +8,7 @@ from flax import nnx
 
 from safe_jax.clip.attention_pool import AttentionPool
 from safe_jax.clip.resnet import ResNet
-from safe_jax.clip.text import TextTower
+from safe_jax.clip.text import CONTEXT_LENGTH, TextTower
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,7 +21,7 @@ class CLIPConfig:
     vision_width: int
     text_width: int
     text_layers: int
-    context_length: int = 77
+    context_length: int = CONTEXT_LENGTH
     vocab_size: int = 49408
     activation: str = "quick_gelu"
 

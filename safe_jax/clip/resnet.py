@@ -31,24 +31,24 @@ def _conv(in_features, out_features, size, *, stride=1, dtype, rngs):
 _batch_norm = partial(nnx.BatchNorm, use_running_average=True, momentum=0.9, epsilon=1e-5)
 
 
-def _halve(x_bhwc, stride=2):
-    return nnx.avg_pool(x_bhwc, (stride, stride), strides=(stride, stride))
+def _halve(x_bhwc):
+    return nnx.avg_pool(x_bhwc, (2, 2), strides=(2, 2))
 
 
 class Bottleneck(nnx.Module):
     """1x1, 3x3 and 1x1 convolutions beside a shortcut; `4 * features` channels come out."""
 
-    def __init__(self, in_features, features, stride, *, dtype, rngs):
+    def __init__(self, in_features, features, *, halves, dtype, rngs):
         conv = partial(_conv, dtype=dtype, rngs=rngs)
         norm = partial(_batch_norm, dtype=dtype, rngs=rngs)
-        self.stride = stride
+        self.halves = halves
         self.conv1 = conv(in_features, features, 1)
         self.bn1 = norm(features)
         self.conv2 = conv(features, features, 3)
         self.bn2 = norm(features)
         self.conv3 = conv(features, 4 * features, 1)
         self.bn3 = norm(4 * features)
-        self.has_downsample = stride > 1 or in_features != 4 * features
+        self.has_downsample = halves or in_features != 4 * features
         if self.has_downsample:
             self.downsample_conv = conv(in_features, 4 * features, 1)
             self.downsample_bn = norm(4 * features)
@@ -56,12 +56,18 @@ class Bottleneck(nnx.Module):
     def __call__(self, x_bhwc):
         y_bhwc = jax.nn.relu(self.bn1(self.conv1(x_bhwc)))
         y_bhwc = jax.nn.relu(self.bn2(self.conv2(y_bhwc)))
-        if self.stride > 1:
-            y_bhwc, x_bhwc = _halve(y_bhwc, self.stride), _halve(x_bhwc, self.stride)
+        if self.halves:
+            y_bhwc, x_bhwc = _halve(y_bhwc), _halve(x_bhwc)
         y_bhwc = self.bn3(self.conv3(y_bhwc))
         if self.has_downsample:
             x_bhwc = self.downsample_bn(self.downsample_conv(x_bhwc))
         return jax.nn.relu(x_bhwc + y_bhwc)
+
+
+def _stage(blocks, in_features, features, *, halves, **kwargs):
+    first = Bottleneck(in_features, features, halves=halves, **kwargs)
+    others = [Bottleneck(4 * features, features, halves=False, **kwargs) for _ in range(blocks - 1)]
+    return nnx.List([first, *others])
 
 
 class ResNet(nnx.Module):
@@ -77,24 +83,11 @@ class ResNet(nnx.Module):
         self.conv3 = conv(width // 2, width, 3)
         self.bn3 = norm(width)
 
-        in_features = width
-
-        def stage(blocks, features, stride):
-            nonlocal in_features
-            made = nnx.List()
-            for block in range(blocks):
-                made.append(
-                    Bottleneck(
-                        in_features, features, stride if block == 0 else 1, dtype=dtype, rngs=rngs
-                    )
-                )
-                in_features = 4 * features
-            return made
-
-        self.layer1 = stage(layers[0], width, 1)
-        self.layer2 = stage(layers[1], 2 * width, 2)
-        self.layer3 = stage(layers[2], 4 * width, 2)
-        self.layer4 = stage(layers[3], 8 * width, 2)
+        stage = partial(_stage, dtype=dtype, rngs=rngs)
+        self.layer1 = stage(layers[0], width, width, halves=False)
+        self.layer2 = stage(layers[1], 4 * width, 2 * width, halves=True)
+        self.layer3 = stage(layers[2], 8 * width, 4 * width, halves=True)
+        self.layer4 = stage(layers[3], 16 * width, 8 * width, halves=True)
 
     def __call__(self, images_bhwc):
         x_bhwc = jax.nn.relu(self.bn1(self.conv1(images_bhwc)))

@@ -1,6 +1,6 @@
 """CLIP's text tower and its tokenizer.
 
-Axes: b texts, t tokens, c channels, d channels of a head, k channels of the joint space.
+Axes: b texts, t tokens, c channels.
 """
 
 import functools
@@ -14,7 +14,9 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-HEAD_WIDTH = 64
+from safe_jax.clip.attention_pool import HEAD_WIDTH
+from safe_jax.errors import InputError
+
 CONTEXT_LENGTH = 77
 
 _ACTIVATIONS = {
@@ -103,7 +105,7 @@ def tokenize(
 ) -> np.ndarray:
     """Tokenizes as OpenAI's `clip.tokenize` does: int32 `(len(texts), context_length)`.
 
-    Raises `ValueError`, naming the text, where one does not fit and `truncate` is not set.
+    Raises `InputError`, naming the text, where one does not fit and `truncate` is not set.
     """
     if isinstance(texts, str):
         raise ValueError("tokenize takes a list of texts: write tokenize([text])")
@@ -113,9 +115,9 @@ def tokenize(
             needed = len(_tokenizer().encode(clean)) + 2
             if needed > context_length:
                 shown = text if len(text) <= 60 else text[:57] + "..."
-                raise ValueError(
-                    f"{shown!r} has {needed} tokens, of at most {context_length}: "
-                    "shorten it, or pass truncate=True to drop its end"
+                raise InputError(
+                    f"{shown!r} has {needed} tokens, of at most {context_length}: shorten the "
+                    "class name or the template (in Python, truncate=True drops its end)"
                 )
     tokens = _tokenizer().tokenize_batch(cleaned, context_length=context_length)
     return tokens.astype(np.int32)

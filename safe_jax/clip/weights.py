@@ -8,18 +8,18 @@ import dataclasses
 import hashlib
 import json
 import math
+import pathlib
 import re
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from etils import epath
 from flax import nnx, traverse_util
 from orbax.checkpoint import v1 as ocp
 
 from safe_jax.clip.attention_pool import HEAD_WIDTH
 from safe_jax.clip.model import CLIP, CLIPConfig
-from safe_jax.errors import InputError
+from safe_jax.errors import InputError, listing
 
 # Torch's layout to ours, and back.
 _SAME = (lambda x: x, lambda x: x)
@@ -109,7 +109,7 @@ class _OneKey:
 
 def flatten(model: nnx.Module) -> dict[str, jax.Array]:
     """The model's leaves by path, such as `attnpool/c_proj/kernel`."""
-    tree = nnx.to_pure_dict(nnx.split(model)[1])
+    tree = nnx.to_pure_dict(nnx.state(model))
     return {"/".join(map(str, path)): x for path, x in traverse_util.flatten_dict(tree).items()}
 
 
@@ -195,7 +195,7 @@ def from_torch(tensors: dict[str, np.ndarray], activation: str = "quick_gelu"):
     if offences:
         raise InputError(
             f"the checkpoint does not fit a CLIP ResNet {dataclasses.astuple(config)}; "
-            f"{len(offences)} of {len(names)} tensors:\n  " + "\n  ".join(offences)
+            f"{len(offences)} of {len(names)} tensors:" + listing(offences)
         )
 
     leaves = {
@@ -204,22 +204,24 @@ def from_torch(tensors: dict[str, np.ndarray], activation: str = "quick_gelu"):
     }
     unusable = [name for name, (path, _) in names.items() if not np.isfinite(leaves[path]).all()]
     if unusable:
-        raise InputError(
-            "the checkpoint has values that are not finite:\n  " + "\n  ".join(unusable)
-        )
+        raise InputError("the checkpoint has values that are not finite:" + listing(unusable))
     dtypes = {name: str(tensors[name].dtype) for name in names}
     return config, leaves, {"dtypes": dtypes, "integers": integers}
 
 
-def to_torch(leaves: dict[str, np.ndarray], metadata: dict) -> dict[str, np.ndarray]:
-    """Leaves by path to a state dict in torch's names, layouts and the dtypes it came in."""
+def to_torch(leaves: dict[str, np.ndarray], metadata: dict | None = None) -> dict[str, np.ndarray]:
+    """Leaves by path to a state dict in torch's names and layouts.
+
+    With the `metadata` of `from_torch`, in the dtypes and with the integers that it came with.
+    """
+    metadata = metadata or {}
     tensors = {
         name: np.asarray(to_theirs(np.asarray(leaves[path])), order="C")
         for name, (path, (_, to_theirs)) in _correspondence(leaves).items()
     }
-    dtypes = metadata["dtypes"]
+    dtypes = metadata.get("dtypes", {})
     tensors = {name: x.astype(np.dtype(dtypes.get(name, x.dtype))) for name, x in tensors.items()}
-    return tensors | {n: np.asarray(x, np.int64) for n, x in metadata["integers"].items()}
+    return tensors | {n: np.asarray(x, np.int64) for n, x in metadata.get("integers", {}).items()}
 
 
 def digest(leaves: dict[str, np.ndarray], config: CLIPConfig) -> str:
@@ -232,15 +234,17 @@ def digest(leaves: dict[str, np.ndarray], config: CLIPConfig) -> str:
     return sha.hexdigest()
 
 
-def save(directory, config: CLIPConfig, leaves: dict[str, np.ndarray], metadata: dict) -> None:
+def save(
+    directory, config: CLIPConfig, leaves: dict[str, np.ndarray], metadata: dict | None = None
+) -> None:
     """Writes an Orbax directory, whole or not at all. Raises `InputError` if it exists."""
-    directory = epath.Path(directory).expanduser().resolve()
+    directory = pathlib.Path(directory).expanduser().resolve()
     if directory.exists():
         raise InputError(f"{directory} exists already: remove it, or choose another destination")
     metadata = {
         "clip": dataclasses.asdict(config),
         "digest": digest(leaves, config),
-        **metadata,
+        **(metadata or {}),
     }
     tree = {path.replace("/", "."): np.asarray(x) for path, x in leaves.items()}
     ocp.save(directory, tree, custom_metadata=metadata)
@@ -251,7 +255,7 @@ def read_metadata(directory) -> tuple[CLIPConfig, dict]:
 
     Raises `InputError` where there is no such directory of ours.
     """
-    directory = epath.Path(directory).expanduser().resolve()
+    directory = pathlib.Path(directory).expanduser().resolve()
     try:
         metadata = dict(ocp.metadata(directory).custom_metadata)
         fields = metadata.pop("clip")
@@ -272,6 +276,6 @@ def load(directory, dtype=jnp.float32, sharding=None) -> CLIP:
         path.replace("/", "."): jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)
         for path, x in flatten(model).items()
     }
-    tree = ocp.load(epath.Path(directory).expanduser().resolve(), abstract)
+    tree = ocp.load(pathlib.Path(directory).expanduser().resolve(), abstract)
     leaves = {path.replace(".", "/"): x for path, x in tree.items()}
-    return nnx.merge(nnx.split(model)[0], unflatten(leaves))
+    return nnx.merge(nnx.graphdef(model), unflatten(leaves))

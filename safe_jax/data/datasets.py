@@ -16,12 +16,26 @@ from safe_jax.errors import InputError
 class Layout(NamedTuple):
     """Paths under the data root, and the prompt templates."""
 
-    images: str
-    split_file: str
+    image_dir: str
+    split_file: str | None
     templates: tuple[str, ...]
 
 
+# FGVC-Aircraft has lists of its own in place of a split file and is not read yet.
 LAYOUTS = {
+    "imagenet": Layout(
+        "imagenet/images",
+        None,  # folders tell the splits
+        (  # Tip-Adapter's seven
+            "itap of a {}.",
+            "a bad photo of the {}.",
+            "a origami {}.",
+            "a photo of the large {}.",
+            "a {} in a video game.",
+            "art of the {}.",
+            "a photo of the small {}.",
+        ),
+    ),
     "caltech101": Layout(
         "caltech-101/101_ObjectCategories",
         "caltech-101/split_zhou_Caltech101.json",
@@ -69,72 +83,56 @@ LAYOUTS = {
     ),
 }
 
-# ImageNet has folders for a split file; the seven templates are Tip-Adapter's.
-IMAGENET = Layout(
-    "imagenet/images",
-    "",
-    (
-        "itap of a {}.",
-        "a bad photo of the {}.",
-        "a origami {}.",
-        "a photo of the large {}.",
-        "a {} in a video game.",
-        "art of the {}.",
-        "a photo of the small {}.",
-    ),
-)
-
 
 @dataclasses.dataclass(frozen=True)
 class Dataset:
-    """A data set read from disk; `paths` turns its records into files."""
+    """A data set read from disk; its records' paths are under `image_dir`."""
 
     name: str
-    images: pathlib.Path
+    image_dir: pathlib.Path
     classnames: tuple[str, ...]
     templates: tuple[str, ...]
     splits: sources.Splits
 
-    def paths(self, records: list[sources.Record]) -> list[pathlib.Path]:
-        return [self.images / record.path for record in records]
-
 
 def load(config) -> Dataset:
-    """The data set that `config.dataset` names, or that `config.images` and `split_file` describe.
+    """The data set that `config.dataset` names, or that `image_dir` and `split_file` describe.
 
     Reads listings only, no image. Raises `InputError` where the description is incomplete or the
     files are not there.
     """
     root = pathlib.Path(config.data_root).expanduser()
-    layout = IMAGENET if config.dataset == "imagenet" else LAYOUTS.get(config.dataset)
-    images = config.images or (layout and layout.images)
-    split_file = config.split_file or (layout and layout.split_file)
-    templates = tuple(config.templates) or (layout and layout.templates)
-    if not (config.dataset and images and templates and (split_file or layout is IMAGENET)):
-        near = difflib.get_close_matches(config.dataset, [*LAYOUTS, "imagenet"], n=1)
+    known = LAYOUTS.get(config.dataset, Layout("", "", ()))
+    layout = Layout(
+        config.image_dir or known.image_dir,
+        config.split_file or known.split_file,
+        tuple(config.templates) or known.templates,
+    )
+    if not config.dataset or "" in layout or not layout.templates:
+        near = difflib.get_close_matches(config.dataset, LAYOUTS, n=1)
         raise InputError(
-            f"{config.dataset!r} is no data set of the benchmark"
-            + (f" (did you mean {near[0]!r}?)" if near else f" ({', '.join(LAYOUTS)}, imagenet)")
-            + "; for one of your own set config.images, config.split_file and config.templates"
+            f"config.dataset={config.dataset!r} is not one of the benchmark's that are read"
+            + (f" (did you mean {near[0]!r}?)" if near else f" ({', '.join(LAYOUTS)})")
+            + "; for one of your own set config.image_dir, config.split_file and config.templates"
         )
-    for template in templates:
+    for template in layout.templates:
         if template.count("{}") != 1:
             raise InputError(f"template {template!r}: one {{}} is expected, for the class name")
 
-    if split_file:
-        splits = sources.read_split_file(root / split_file)
-        names = {record.label: record.name for part in splits for record in part}
+    if layout.split_file is None:
+        splits, classnames = sources.read_imagenet((root / layout.image_dir).parent)
+    else:
+        splits = sources.read_split_file(root / layout.split_file)
+        names = {record.label: record.classname for part in splits for record in part}
         if sorted(names) != list(range(len(names))):
             raise InputError(
-                f"{root / split_file}: labels must be 0 to {len(names) - 1}, each used"
+                f"{root / layout.split_file}: labels must be 0 to {len(names) - 1}, each used"
             )
         classnames = [names[label] for label in range(len(names))]
-    else:
-        splits, classnames = sources.read_imagenet((root / images).parent)
     return Dataset(
         name=config.dataset,
-        images=root / images,
+        image_dir=root / layout.image_dir,
         classnames=tuple(name.replace("_", " ") for name in classnames),
-        templates=templates,
+        templates=layout.templates,
         splits=splits,
     )

@@ -114,7 +114,7 @@ def load_batches(
                 future.cancel()
 
 
-def problem(path) -> str | None:
+def why_unreadable(path) -> str | None:
     """What keeps an image file from being used, or None.
 
     Reads a JPEG to its end, but at an eighth of the size, which costs a third of decoding it.

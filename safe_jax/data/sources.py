@@ -7,8 +7,10 @@ import pathlib
 import random
 from typing import NamedTuple
 
+import tqdm
+
 from safe_jax.data import images
-from safe_jax.errors import InputError
+from safe_jax.errors import InputError, listing
 
 IMAGENET_VAL_PER_CLASS = 50
 
@@ -18,7 +20,7 @@ class Record(NamedTuple):
 
     path: str
     label: int
-    name: str
+    classname: str
 
 
 class Splits(NamedTuple):
@@ -68,21 +70,19 @@ def read_imagenet(root: pathlib.Path) -> tuple[Splits, list[str]]:
 
     Returns the splits and the class names by label. Raises `InputError` listing what is missing.
     """
-    listing = root / "classnames.txt"
+    names_file = root / "classnames.txt"
     try:
-        lines = listing.read_text().splitlines()
+        lines = names_file.read_text().splitlines()
     except FileNotFoundError:
         raise InputError(
-            f"{listing}: no such file; it holds a line `wnid name` for each class (CoOp's "
+            f"{names_file}: no such file; it holds a line `wnid name` for each class (CoOp's "
             "classnames.txt), and config.data_root is the folder above imagenet/"
         ) from None
     names = dict(line.strip().split(" ", 1) for line in lines if " " in line.strip())
     folders = [root / "images" / part / wnid for part in ("train", "val") for wnid in names]
     if absent := [str(folder) for folder in folders if not folder.is_dir()]:
         raise InputError(
-            f"{len(absent)} of {len(folders)} class folders are missing:\n  "
-            + "\n  ".join(absent[:20])
-            + (f"\n  ... and {len(absent) - 20} more" if len(absent) > 20 else "")
+            f"{len(absent)} of {len(folders)} class folders are missing:" + listing(absent)
         )
     splits = Splits([], [], [])
     rng = random.Random(0)
@@ -104,12 +104,15 @@ def _listing(root, folder):
 
 def check_files(paths: list[pathlib.Path], workers: int) -> None:
     """Raises `InputError` naming every file that is missing or cannot be decoded."""
+    bad = []
     with concurrent.futures.ThreadPoolExecutor(workers) as pool:
-        found = list(zip(paths, pool.map(images.problem, paths), strict=True))
-    if bad := [f"{path}: {problem}" for path, problem in found if problem]:
+        reasons = pool.map(images.why_unreadable, paths)
+        counted = tqdm.tqdm(reasons, "files", len(paths), unit=" images", disable=not paths)
+        for path, reason in zip(paths, counted, strict=True):
+            if reason:
+                bad.append(f"{path}: {reason}")
+    if bad:
         raise InputError(
             f"{len(bad)} of {len(paths)} images cannot be used; restore them, or check "
-            "config.data_root:\n  "
-            + "\n  ".join(bad[:100])
-            + (f"\n  ... and {len(bad) - 100} more" if len(bad) > 100 else "")
+            "config.data_root:" + listing(bad)
         )

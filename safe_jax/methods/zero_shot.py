@@ -28,7 +28,7 @@ def text_classifier(model: clip.CLIP, classnames, templates) -> jax.Array:
     tokens_bt = tokens_bt[:, : int(tokens_bt.argmax(-1).max()) + 1]
     graphdef, params = nnx.split(model)
     features = [
-        np.asarray(_encode_text(graphdef, params, parallel.fill_up(part, TEXTS_PER_CALL)))[
+        np.asarray(_encode_text(graphdef, params, parallel.pad_to(part, TEXTS_PER_CALL)))[
             : len(part)
         ]
         for part in np.split(tokens_bt, range(TEXTS_PER_CALL, len(tokens_bt), TEXTS_PER_CALL))
