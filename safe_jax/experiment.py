@@ -1,6 +1,8 @@
 """One run, top to bottom: data, features, tune, select, evaluate, report."""
 
 import dataclasses
+import hashlib
+import json
 import logging
 import pathlib
 import shutil
@@ -63,12 +65,14 @@ def run(config: ConfigDict, workdir: pathlib.Path) -> list[dict]:
     Rows that are there already, of the same knobs, data and weights, are kept: a run that was
     killed goes on where it was. Raises `InputError` for what a user can mend.
     """
+    workdir = pathlib.Path(workdir).expanduser().resolve()  # Orbax takes no relative paths
     knobs.validate(config)
     config = knobs.resolve(config)
     data = datasets.load(config)
     subsets = [_draw(config, data, shots, seed) for shots in config.shots for seed in config.seeds]
     directory = pathlib.Path(clip.locate(config.weights, config.cache_dir))
     digest = weights.read_metadata(directory)[1]["digest"]
+    specs = _bank_specs(config, data, subsets, digest)
     config_hash = knobs.experiment_hash(config, data, digest)
     with report.Results(
         workdir / "results.jsonl",
@@ -77,16 +81,18 @@ def run(config: ConfigDict, workdir: pathlib.Path) -> list[dict]:
         weights=f"{directory.name}@{digest[:12]}",
         split=config.eval_split,
     ) as results:
-        context = _prepare(config, data, subsets, directory, digest)
+        context = _prepare(config, data, specs, directory)
         for subset in subsets:
-            key = subset.shots, subset.seed
-            folder = workdir / "checkpoints" / f"{config_hash}-{subset.shots}-{subset.seed}"
+            key = subset.shots, subset.seed, _identify(subset, specs)
+            folder = workdir / "checkpoints" / "-".join(map(str, (config_hash, *key)))
             if not results.has("zero_shot", *key):
                 results.add("zero_shot", *key, **_timed(_zero_shot, context, subset))
             if not results.has("safe", *key):
                 results.add("safe", *key, **_timed(_safe, context, subset, folder))
             shutil.rmtree(folder, ignore_errors=True)
-        return [row for s in subsets for row in results.rows_of(s.shots, s.seed)]
+        return [
+            row for s in subsets for row in results.rows_of(s.shots, s.seed, _identify(s, specs))
+        ]
 
 
 def _draw(config, data, shots, seed) -> Subset:
@@ -111,7 +117,36 @@ def _draw(config, data, shots, seed) -> Subset:
     return Subset(shots, seed, train_records, val, held_out)
 
 
-def _prepare(config, data, subsets, directory, digest) -> Context:
+@dataclasses.dataclass(frozen=True)
+class LabelledSpec:
+    """What a bank is to hold, with the records it is made of."""
+
+    spec: features.BankSpec
+    records: list[sources.Record]
+
+
+def _bank_specs(config, data, subsets, digest) -> dict[str, LabelledSpec]:
+    """A bank for each use, shared by all subsets: the trunk sees every image once."""
+    specs = {}
+    for use in ("train", "val", "eval"):
+        records = sorted({record for subset in subsets for record in getattr(subset, use)})
+        views = config.views if use == "train" else 1
+        names = [record.path for record in records]
+        spec = features.bank_spec(config, digest, data.image_dir, names, views)
+        specs[use] = LabelledSpec(spec, records)
+    return specs
+
+
+def _identify(subset, specs) -> str:
+    """Tells the images of a subset, as they are on the disk now, from any others."""
+    sha = hashlib.sha256()
+    for use, labelled in specs.items():
+        stamps = {name: (name, *stamp) for name, *stamp in labelled.spec.contents["images"]}
+        sha.update(json.dumps([stamps[record.path] for record in getattr(subset, use)]).encode())
+    return sha.hexdigest()[:12]
+
+
+def _prepare(config, data, specs, directory) -> Context:
     """Checks the files that will be read, loads the model, and obtains the banks."""
     mesh = parallel.make_mesh()
     log.info(
@@ -119,30 +154,27 @@ def _prepare(config, data, subsets, directory, digest) -> Context:
         data.name, len(data.classnames), *map(len, data.splits), directory,
         mesh.size, mesh.devices.flat[0].device_kind,
     )  # fmt: skip
-    # All subsets share a bank for each use, so the trunk sees every image once.
-    records = {
-        use: sorted({record for subset in subsets for record in getattr(subset, use)})
-        for use in ("train", "val", "eval")
+    online = config.features == "online"
+    banked = {
+        use: labelled
+        for use, labelled in specs.items()
+        if labelled.records and not (online and use == "train")
     }
-    if config.features == "online":
-        records["train"] = []
-    specs = {
-        use: features.bank_spec(
-            config, digest, data.image_dir, [record.path for record in found],
-            views=config.views if use == "train" else 1,
-        )
-        for use, found in records.items()
-        if found
-    }  # fmt: skip
-    unread = {path for spec in specs.values() if not spec.done for path in spec.paths}
-    if config.features == "online":
-        unread |= {data.image_dir / r.path for subset in subsets for r in subset.train}
+    unread = {
+        path
+        for use, labelled in specs.items()
+        if use not in banked or not labelled.spec.done
+        for path in labelled.spec.paths
+    }
     sources.check_files(sorted(unread), config.workers)
     model = clip.load(directory, jnp.dtype(config.dtype), parallel.replicated(mesh))
     text_kd = zero_shot.text_classifier(model, data.classnames, data.templates)
+    features.check_space([labelled.spec for labelled in banked.values()], model.config)
     banks = {
-        use: LabelledBank(features.load_or_extract(spec, model, mesh, config), records[use])
-        for use, spec in specs.items()
+        use: LabelledBank(
+            features.load_or_extract(labelled.spec, model, mesh, config), labelled.records
+        )
+        for use, labelled in banked.items()
     }
     return Context(config, data, banks, model, text_kd, mesh)
 
@@ -177,6 +209,9 @@ def _safe(context, subset, folder):
         for use, records in (("val", subset.val), ("eval", subset.eval))
         if records
     }
+    for accuracy_and_loss in curves.values():
+        if not np.isfinite(accuracy_and_loss[1]).all():  # the last step's update is in no loss
+            raise InputError("the tuned pool gives no finite logits: lower the learning rate")
     best = selection.best_index(*curves["val"]) if subset.val else 0
     return {
         "accuracy": curves["eval"][0][best],

@@ -11,6 +11,7 @@ import fcntl
 import hashlib
 import json
 import logging
+import os
 import pathlib
 import shutil
 from functools import partial
@@ -74,6 +75,7 @@ def bank_spec(config, weights_digest: str, root, names: list[str], views: int) -
     ]
     contents = {
         "format": 1,
+        "root": str(root.resolve()),
         "weights": weights_digest,
         "dtype": config.bank_dtype,
         "trunk_dtype": config.dtype,
@@ -103,10 +105,38 @@ def extract_step(graphdef, params, pixels_bhwc, dtype):
     return dense_bhwc, model.attnpool(dense_bhwc)
 
 
+def _arrays(spec, clip_config):
+    """Type and shape of the dense maps and of the pooled features."""
+    rows = len(spec.crops)
+    return (
+        (np.dtype(spec.contents["dtype"]), (rows, *clip_config.dense_shape)),
+        (np.dtype(np.float32), (rows, clip_config.embed_dim)),
+    )
+
+
+def check_space(specs: list[BankSpec], clip_config) -> None:
+    """Raises `InputError` if the disk does not hold the banks that are still to be made."""
+    specs = [s for s in specs if not s.done and not s.folder.with_suffix(".partial").exists()]
+    if not specs:
+        return
+    needed = sum(
+        int(np.prod(shape)) * dtype.itemsize
+        for spec in specs
+        for dtype, shape in _arrays(spec, clip_config)
+    )
+    cache = specs[0].folder.parent
+    cache.mkdir(parents=True, exist_ok=True)
+    if needed > (free := shutil.disk_usage(cache).free):
+        raise InputError(
+            f"the banks take {needed / 1e9:.1f} GB, but {cache} has {free / 1e9:.1f} GB free: set "
+            "config.cache_dir to a folder on a larger disk"
+        )
+
+
 def load_or_extract(spec: BankSpec, model: CLIP, mesh, config) -> Bank:
     """The bank described: as it was stored, or extracted now.
 
-    Raises `InputError` where the disk is too small, or the dense maps do not fit `bank_dtype`.
+    Raises `InputError` where the dense maps do not fit `bank_dtype`.
     """
     spec.folder.parent.mkdir(parents=True, exist_ok=True)
     if spec.done:
@@ -123,7 +153,7 @@ def load_or_extract(spec: BankSpec, model: CLIP, mesh, config) -> Bank:
 def _extract(spec, model, mesh, config):
     rows = len(spec.crops)
     folder = spec.folder.with_suffix(".partial")
-    dense, pooled = _open_partial(folder, spec, model.config, config.bank_dtype)
+    dense, pooled = _open_partial(folder, spec, model.config)
     progress_file = folder / "progress"
     first = int(progress_file.read_text()) if progress_file.exists() else 0
     if first:
@@ -168,7 +198,7 @@ def _extract(spec, model, mesh, config):
     folder.rename(spec.folder)
 
 
-def _open_partial(folder, spec, clip_config, dtype):
+def _open_partial(folder, spec, clip_config):
     """The two arrays to be filled: those of an earlier try, or new ones."""
     files = folder / "dense.npy", folder / "pooled.npy"
     contents = folder / "contents.json"  # written last: without it the arrays may be cut short
@@ -176,19 +206,13 @@ def _open_partial(folder, spec, clip_config, dtype):
         return [np.lib.format.open_memmap(file, mode="r+") for file in files]
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
-    rows = len(spec.crops)
-    shapes = (rows, *clip_config.dense_shape), (rows, clip_config.embed_dim)
-    dtypes = np.dtype(dtype), np.dtype(np.float32)
-    needed = sum(int(np.prod(s)) * d.itemsize for s, d in zip(shapes, dtypes, strict=True))
-    if needed > (free := shutil.disk_usage(folder).free):
-        raise InputError(
-            f"the bank of {rows} maps takes {needed / 1e9:.1f} GB, but {folder.parent} has "
-            f"{free / 1e9:.1f} GB free: set config.cache_dir to a larger disk"
-        )
     arrays = [
-        np.lib.format.open_memmap(file, mode="w+", dtype=d, shape=s)
-        for file, d, s in zip(files, dtypes, shapes, strict=True)
+        np.lib.format.open_memmap(file, mode="w+", dtype=dtype, shape=shape)
+        for file, (dtype, shape) in zip(files, _arrays(spec, clip_config), strict=True)
     ]
+    for file in files:  # on a disk that is full, writing to a map kills the process
+        with open(file, "r+b") as opened:
+            os.posix_fallocate(opened.fileno(), 0, file.stat().st_size)
     _write_atomically(contents, json.dumps(spec.contents))
     return arrays
 

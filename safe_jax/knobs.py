@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 
 import jax
 from ml_collections import ConfigDict, FrozenConfigDict
@@ -30,9 +31,11 @@ _AT_LEAST = {
     "workers": 0,
     "warmup_epochs": 0,
     "weight_decay": 0,
+    "learning_rate": 0,
 }
 
-# No number in a row depends on these, or they stand in the row itself.
+# No number in a row depends on these, or the row itself tells them: the weights, shots, seed, and
+# the images as they are.
 _NOT_HASHED = (
     "data_root", "weights", "cache_dir", "workers", "trunk_batch_size", "eval_batch_size",
     "checkpoint_every", "shots", "seeds",
@@ -57,11 +60,19 @@ def validate(config: ConfigDict) -> None:
             raise InputError(f"config.{knob}={values}: different whole numbers are expected: 1,2,4")
     if min(config.shots) < 1:
         raise InputError(f"config.shots={config.shots}: at least 1 image a class is expected")
-    low, high = config.crop_scale
-    if not 0 < low <= high <= 1:
+    if min(config.seeds) < 0 or max(config.seeds) >= 2**32:
+        raise InputError(f"config.seeds={config.seeds}: from 0 to 2**32 - 1 is expected")
+    scale = config.crop_scale
+    if len(scale) != 2 or not 0 < scale[0] <= scale[1] <= 1:
         raise InputError(f"config.crop_scale={config.crop_scale}: 0 < low <= high <= 1 is expected")
     if not 0 <= config.alpha <= 1:
         raise InputError(f"config.alpha={config.alpha}: a value from 0 to 1 is expected")
+    try:
+        re.compile(config.trainable)
+    except re.error as error:
+        raise InputError(
+            f"config.trainable={config.trainable!r} is no regular expression: {error}"
+        ) from None
     if (config.eval_split, config.selection) == ("val", "full_val"):
         raise InputError(
             "config.eval_split=val evaluates on validation images that chose no alpha, but with "
@@ -85,5 +96,9 @@ def experiment_hash(config: FrozenConfigDict, data, weights_digest: str) -> str:
         json.dumps([knobs, weights_digest, data.classnames, data.templates]).encode()
     )
     for part in data.splits:
-        sha.update("\n".join(f"{record.path} {record.label}" for record in part).encode())
+        sha.update(
+            "\n".join(f"{record.path} {record.label}" for record in part).encode(
+                "utf-8", "surrogateescape"
+            )
+        )
     return sha.hexdigest()[:12]

@@ -29,13 +29,23 @@ class Results:
             raise InputError(
                 f"another run is writing {path}: wait for it, or choose another --workdir"
             ) from None
+        self.rows = [row for row in self._read() if row.items() >= common.items()]
+
+    def _read(self):
         self.file.seek(0)
-        content = self.file.read()
-        whole = content[: content.rfind(b"\n") + 1]
-        if whole != content:
-            self.file.truncate(len(whole))
-        rows = map(json.loads, whole.splitlines())
-        self.rows = [row for row in rows if row.items() >= common.items()]
+        *lines, last = self.file.read().split(b"\n")
+        rows = []
+        for number, line in enumerate(lines, 1):
+            try:
+                rows.append(dict(json.loads(line)))
+            except ValueError:
+                self.file.close()
+                raise InputError(
+                    f"{self.file.name}, line {number}: a row of JSON is expected; mend or remove it"
+                ) from None
+        if last:  # what a kill left
+            self.file.truncate(sum(len(line) + 1 for line in lines))
+        return rows
 
     def __enter__(self):
         return self
@@ -43,15 +53,18 @@ class Results:
     def __exit__(self, *_):
         self.file.close()
 
-    def rows_of(self, shots: int, seed: int) -> list[dict]:
-        return [row for row in self.rows if (row["shots"], row["seed"]) == (shots, seed)]
+    def rows_of(self, shots: int, seed: int, images: str) -> list[dict]:
+        """The rows of one subset; `images` identifies its files."""
+        key = {"shots": shots, "seed": seed, "images": images}
+        return [row for row in self.rows if row.items() >= key.items()]
 
-    def has(self, method: str, shots: int, seed: int) -> bool:
-        return any(row["method"] == method for row in self.rows_of(shots, seed))
+    def has(self, method: str, *key) -> bool:
+        return any(row["method"] == method for row in self.rows_of(*key))
 
-    def add(self, method: str, shots: int, seed: int, accuracy: float, **more) -> None:
+    def add(self, method: str, shots: int, seed: int, images: str, *, accuracy, **more) -> None:
         """Writes a row; `accuracy` is in per cent."""
         row = {"method": method, "shots": shots, "seed": seed, "accuracy": accuracy}
+        row["images"] = images
         line = json.dumps(row | more | self.common, default=_plain)
         self.file.write(line.encode() + b"\n")
         self.file.flush()

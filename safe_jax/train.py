@@ -188,6 +188,8 @@ def fit(
                 raise SystemExit(128 + signal.SIGTERM)
         if unread is not None:
             _read(losses, *unread)
+    if sigterm:  # it came too late for the loop
+        raise SystemExit(128 + signal.SIGTERM)
     return state, losses
 
 

@@ -187,6 +187,7 @@ def test_what_is_missing_from_a_description_is_said(tiny_root, knobs, said):
         ('{"train": [["a.jpg", "x", "y"]], "val": [], "test": []}', "rows of"),
         ('{"train": [], "val": [], "test": []}', "must not be empty"),
         ('{"train": [["a", 0, "x"]], "val": [], "test": [["b", 2, "y"]]}', "labels must be 0 to 1"),
+        ('{"train": [["a", 0, "x"]], "val": [], "test": [["b", 0, "y"]]}', "one class name for"),
     ],
 )
 def test_malformed_split_files_are_refused(tiny_root, tmp_path, content, said):

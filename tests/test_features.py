@@ -135,7 +135,9 @@ def test_key_covers_all_that_a_bank_depends_on(tiny_config, tiny_root, names, tm
     ]
     os.utime(root / names[3], (1, 1))
     others.append(folder())
-    assert len({first, *others}) == 9
+    root = root.rename(tmp_path / "moved")
+    others.append(folder())
+    assert len({first, *others}) == 10
     assert folder(views=1) == folder(views=1, crop_scale=(0.5, 1.0))  # of no matter to the centre
 
 
@@ -149,10 +151,12 @@ def test_dense_maps_too_large_for_16_bits_are_refused(tiny_config, tiny_root, na
 
 
 def test_a_full_disk_is_told_before_any_work(tiny_config, model, tiny_root, names, monkeypatch):
-    usage = features.shutil.disk_usage(tiny_root)._replace(free=1000)
+    spec = features.bank_spec(tiny.freeze(tiny_config), "digest", tiny_root, names, 2)
+    features.check_space([spec, spec], model.config)
+    usage = features.shutil.disk_usage(tiny_root)._replace(free=2 * 42 * 2000)
     monkeypatch.setattr(features.shutil, "disk_usage", lambda _: usage)
-    with pytest.raises(InputError, match=r"takes 0\.0 GB, but .* free: set config\.cache_dir"):
-        obtain(tiny.freeze(tiny_config), model, tiny_root, names)
+    with pytest.raises(InputError, match=r"the banks take 0\.0 GB, .* set config\.cache_dir"):
+        features.check_space([spec, spec], model.config)
 
 
 # Batches.

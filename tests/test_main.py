@@ -9,6 +9,7 @@ import sys
 import time
 from typing import NamedTuple
 
+import PIL.Image
 import pytest
 
 from safe_jax import report
@@ -32,7 +33,8 @@ def command(root, workdir, cache, **knobs):
     }  # fmt: skip
     return [
         sys.executable, "-m", "safe_jax.main", "--config", "configs/tiny.py",
-        "--workdir", str(workdir), *(f"--config.{knob}={value}" for knob, value in knobs.items()),
+        "--workdir", os.path.relpath(workdir, ROOT),  # relative, as a user gives it
+        *(f"--config.{knob}={value}" for knob, value in knobs.items()),
     ]  # fmt: skip
 
 
@@ -235,6 +237,10 @@ def test_other_modes_run(done, tiny_root, tmp_path, knobs):
         ({"split_file": "absent.json"}, "no such split file"),
         ({"templates": "('a photo of a {}" + " very" * 80 + "',)"}, "shorten the class name or"),
         ({"learning_rate": 1e30}, "the loss is nan at step"),
+        ({"learning_rate": 1e30, "epochs": 1}, "no finite logits: lower the learning rate"),
+        ({"seeds": "-1,"}, "config.seeds=(-1,): from 0"),
+        ({"crop_scale": "0.8,"}, "0 < low <= high <= 1 is expected"),
+        ({"trainable": "("}, "is no regular expression"),
         ({"trainable": "c_proj"}, "matches no parameter; choose from:\n  attnpool/"),
         ({"selection": "full_val", "eval_split": "val"}, "every validation image chose alpha"),
     ],
@@ -262,6 +268,21 @@ def test_a_mistyped_knob_in_a_config_file_is_told(tmp_path):
         assert said in process.stderr
         assert process.stderr.startswith("error: ")
         assert process.stderr.count("\n") == 1
+
+
+def test_rows_of_other_images_are_not_reused(tmp_path):
+    """The same names and knobs, but every picture is another: all is computed anew."""
+    root, workdir = tmp_path / "data", tmp_path / "run"
+    tiny.make(root)
+    first = run(root, workdir, tmp_path / "cache", shots="4", seeds="1")
+    for file in (root / "patches" / "images").rglob("*.jpg"):
+        PIL.Image.new("RGB", (70, 70)).save(file)
+    second = run(root, workdir, tmp_path / "cache", shots="4", seeds="1")
+    assert first.returncode == second.returncode == 0, second.stderr
+    accuracy = [row["accuracy"] for row in rows(workdir)]
+    assert len(accuracy) == 4
+    assert accuracy[1] > 25
+    assert accuracy[2:] == [25, 25]  # black pictures of four classes
 
 
 def test_two_runs_do_not_write_one_file(done, tiny_root):

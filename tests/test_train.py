@@ -8,6 +8,7 @@ import pytest
 from flax import nnx, traverse_util
 
 from safe_jax import batches, clip, features, parallel, selection, train
+from safe_jax.data import datasets
 from safe_jax.errors import InputError
 from safe_jax.methods import safe, zero_shot
 from tests import tiny
@@ -40,6 +41,7 @@ class Run:
     """A tuning of 20 maps in batches of 8: three steps an epoch."""
 
     def __init__(self, model, text_kd, bank, tiny_config, devices=1, **knobs):
+        self.model = model
         self.config = tiny.freeze(tiny_config, **knobs)
         self.mesh = parallel.make_mesh(jax.devices()[:devices])
         self.bank = bank
@@ -50,6 +52,12 @@ class Run:
         )
 
     def batches(self, first_step=0):
+        if self.config.features == "online":
+            data = datasets.load(self.config)
+            return batches.online(
+                self.model, data.image_dir, data.splits.train[::2], self.plan, 3, self.config,
+                self.mesh, first_step,
+            )  # fmt: skip
         return batches.from_bank(self.bank, np.arange(20), LABELS, self.plan, self.mesh, first_step)
 
     def step(self, state, batch):
@@ -83,23 +91,43 @@ def flat(tree):
     }
 
 
-def test_frozen_leaves_stay_bit_identical(model, text_kd, bank, tiny_config):
-    """-0.0 among them, which adding a zero would turn into 0.0."""
+TRAINABLE = "attnpool/c_proj/.*|.*positional_embedding"
+
+
+@pytest.fixture
+def model_with_minus_zeros(model):
+    """Zeros of a sign that adding 0.0 to them would change."""
     model = nnx.clone(model)
     model.attnpool.k_proj.kernel[...] = model.attnpool.k_proj.kernel[...].at[0, 0, :5].set(-0.0)
-    trainable = "attnpool/c_proj/.*|.*positional_embedding"
-    run = Run(model, text_kd, bank, tiny_config, trainable=trainable)
-    trained, frozen = flat(run.state.params["attnpool"]), flat(run.tuning.frozen.params["attnpool"])
-    assert set(trained) == {"c_proj/kernel", "c_proj/bias", "positional_embedding"}
-    assert len(frozen) == 6
-    state, _ = run.step(run.state, next(run.batches()))
+    return model
+
+
+def test_frozen_leaves_stay_bit_identical(model_with_minus_zeros, text_kd, bank, tiny_config):
+    model = model_with_minus_zeros
+    before = {
+        path: x.tobytes() for path, x in flat(nnx.to_pure_dict(nnx.state(model.attnpool))).items()
+    }
+    run = Run(model, text_kd, bank, tiny_config, trainable=TRAINABLE)
+    state = run.state
+    for batch in run.batches():
+        state, _ = run.step(state, batch)
     after = flat(train.join_params(state.params, run.tuning.frozen.params)["attnpool"])
-    for path, x in frozen.items():
-        assert after[path].tobytes() == x.tobytes(), path
-    for path, x in trained.items():
-        assert (after[path] != x).any(), path
-    # Steps consume their state; the model kept its own leaves.
-    np.testing.assert_array_equal(model.attnpool.c_proj.kernel[...], trained["c_proj/kernel"])
+    changed = {path for path, x in after.items() if x.tobytes() != before[path]}
+    assert changed == {"c_proj/kernel", "c_proj/bias", "positional_embedding"}
+    assert after.keys() == before.keys()
+    kept = flat(nnx.to_pure_dict(nnx.state(model.attnpool)))  # the model's own leaves
+    assert {path: x.tobytes() for path, x in kept.items()} == before
+
+
+def test_optimizer_leaves_frozen_leaves_of_a_whole_tree_alone(model, tiny_config):
+    """For those who hand in whole trees: no update, not even decay, for what is frozen."""
+    config = tiny.freeze(tiny_config, trainable=TRAINABLE, weight_decay=0.5)
+    optimizer = train.make_optimizer(config, 10, 5)
+    params = {"attnpool": nnx.to_pure_dict(nnx.state(model.attnpool))}
+    grads = jax.tree.map(jnp.ones_like, params)
+    updates, _ = optimizer.update(grads, optimizer.init(params), params)
+    for path, update in flat(updates["attnpool"]).items():
+        assert update.any() == (path.startswith("c_proj") or path == "positional_embedding"), path
 
 
 def test_optimizer_state_is_for_trained_leaves_alone(make):

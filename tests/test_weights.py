@@ -120,6 +120,10 @@ def test_every_offender_is_listed_and_nothing_written(state, tmp_path, capsys):
         ({"visual.proj": torch.zeros(2, 2)}, "ViT image tower"),
         ({"visual.attnpool.positional_embedding": torch.zeros(6, 256)}, "has 6 rows; a square map"),
         ({"input_resolution": torch.tensor(224)}, "input_resolution: 224, but .* 64 pixels"),
+        (
+            {"ln_final.bias": torch.zeros(64, dtype=torch.float64)},
+            "cast them:\n  ln_final.bias: flo",
+        ),
         ({"ln_final.bias": torch.full((64,), torch.nan)}, "not finite:\n  ln_final.bias"),
     ],
 )
@@ -178,6 +182,23 @@ def test_existing_destinations_are_kept(state, tmp_path):
         checkpoints.convert(tmp_path / "in.pt", tmp_path / "orbax")
     with pytest.raises(InputError, match="exists already"):
         checkpoints.write(tmp_path / "in.pt", {})
+
+
+def test_an_unwritable_destination_is_told_at_once(state, tmp_path, capsys):
+    torch.save(state, tmp_path / "in.pt")
+    assert convert.main([str(tmp_path / "in.pt"), "/dev/null/orbax"]) == 1
+    assert capsys.readouterr().err.startswith("error: [Errno ")
+
+
+# Orbax abandons its other reads, which fail later in a thread.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_damaged_directory_is_told(state, tmp_path):
+    torch.save(state, tmp_path / "in.pt")
+    checkpoints.convert(tmp_path / "in.pt", tmp_path / "orbax")
+    for file in (tmp_path / "orbax").rglob("d/*"):
+        file.unlink()
+    with pytest.raises(InputError, match="is incomplete: remove it and convert"):
+        clip.load(tmp_path / "orbax")
 
 
 def test_load_says_how_to_get_weights(tmp_path):
@@ -242,7 +263,8 @@ def test_download_verifies_converts_and_keeps(released, tmp_path):
     assert (
         download.fetch("RN50", tmp_path / "cache", host) == folder
     )  # from the cache: the server has it no more
-    assert sorted(p.name for p in (tmp_path / "cache" / "weights").iterdir()) == ["RN50", "RN50.pt"]
+    kept = sorted(p.name for p in (tmp_path / "cache" / "weights").iterdir())
+    assert kept == ["RN50", "RN50.lock", "RN50.pt"]
 
 
 def test_download_refuses_what_is_not_openais(released, tmp_path):
@@ -250,7 +272,7 @@ def test_download_refuses_what_is_not_openais(released, tmp_path):
     file.write_bytes(file.read_bytes()[:-1])
     with pytest.raises(InputError, match=r"sha256 .* expected .* put RN50.pt with sha256"):
         download.fetch("RN50", tmp_path / "cache", host)
-    assert not list((tmp_path / "cache" / "weights").iterdir())
+    assert [p.name for p in (tmp_path / "cache" / "weights").iterdir()] == ["RN50.lock"]
     by_hand = tmp_path / "cache" / "weights" / "RN50.pt"
     by_hand.write_bytes(b"something else")
     with pytest.raises(InputError, match=r"is not OpenAI's RN50\.pt"):
@@ -262,6 +284,7 @@ def test_offline_says_what_to_put_where(released, tmp_path):
     place = tmp_path / "cache" / "weights" / "RN50.pt"
     with pytest.raises(InputError, match=f"could not be downloaded .* at {place}"):
         download.fetch("RN50", tmp_path / "cache", "http://127.0.0.1:1")
+    place.parent.mkdir(parents=True, exist_ok=True)
     place.write_bytes(file.read_bytes())
     assert (
         clip.load(download.fetch("RN50", tmp_path / "cache", "http://127.0.0.1:1")).image_size == 64

@@ -7,6 +7,7 @@ The weights know nothing, so zero-shot is at chance; tuning learns the colours a
 
 import json
 import pathlib
+import shutil
 import sys
 
 import jax
@@ -92,4 +93,9 @@ def freeze(config, **knobs):
 
 
 if __name__ == "__main__":
-    make(pathlib.Path(sys.argv[1]))
+    destination = pathlib.Path(sys.argv[1])
+    if not destination.exists():  # written whole or not at all, once
+        unfinished = destination.with_suffix(".partial")
+        shutil.rmtree(unfinished, ignore_errors=True)
+        make(unfinished)
+        unfinished.rename(destination)

@@ -34,7 +34,7 @@ def main(argv: list[str] | None = None) -> int:
             checkpoints.convert_back(args.source, args.destination)
         else:
             checkpoints.convert(args.source, args.destination, args.activation)
-    except InputError as error:
+    except (InputError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     print(f"wrote {args.destination}")

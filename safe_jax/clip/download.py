@@ -1,6 +1,10 @@
 """OpenAI's released CLIP ResNets: fetched, verified and converted once."""
 
+import fcntl
 import hashlib
+import http.client
+import importlib.util
+import os
 import pathlib
 import subprocess
 import sys
@@ -32,7 +36,17 @@ def fetch(name: str, cache_dir, host: str = HOST) -> pathlib.Path:
     converted = folder / name
     if converted.exists():
         return converted
-    checkpoint = folder / f"{name}.pt"
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / f"{name}.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # another process may be at it: let it finish
+        if not converted.exists():
+            _fetch(name, folder / f"{name}.pt", converted, host)
+    return converted
+
+
+def _fetch(name, checkpoint, converted, host):
+    if importlib.util.find_spec("torch") is None:
+        raise InputError(f"{name}.pt is read by torch, once: pip install 'safe_jax[torch]'")
     if not checkpoint.exists():
         _download(f"{host}/{SHA256[name]}/{name}.pt", checkpoint, SHA256[name])
     elif (found := _sha256(checkpoint)) != SHA256[name]:
@@ -40,17 +54,17 @@ def fetch(name: str, cache_dir, host: str = HOST) -> pathlib.Path:
             f"{checkpoint} is not OpenAI's {name}.pt: its sha256 is {found}, expected "
             f"{SHA256[name]}. Remove it, and it is downloaded again"
         )
-    # In a process of its own, for it needs torch, which training never imports.
+    # In a process of its own, for it needs torch, which training never imports; on the CPU, for an
+    # accelerator may admit no second process.
     command = [sys.executable, "-m", "safe_jax.clip.convert", str(checkpoint), str(converted)]
-    done = subprocess.run(command, stderr=subprocess.PIPE, text=True)
+    environment = os.environ | {"JAX_PLATFORMS": "cpu"}
+    done = subprocess.run(command, stderr=subprocess.PIPE, text=True, env=environment)
     if done.returncode:
         raise InputError(f"{checkpoint} was not converted: {done.stderr.strip()}")
-    return converted
 
 
 def _download(url, destination, sha256):
     by_hand = f"put {destination.name} with sha256 {sha256} at {destination}"
-    destination.parent.mkdir(parents=True, exist_ok=True)
     partial = destination.with_name(destination.name + ".partial")
     try:
         with urllib.request.urlopen(url, timeout=30) as response, open(partial, "wb") as file:
@@ -61,7 +75,7 @@ def _download(url, destination, sha256):
                 while block := response.read(1 << 20):
                     file.write(block)
                     progress.update(len(block))
-    except OSError as error:
+    except (OSError, http.client.HTTPException) as error:
         raise InputError(f"{url} could not be downloaded ({error}): {by_hand}") from error
     if (found := _sha256(partial)) != sha256:
         partial.unlink()

@@ -10,6 +10,7 @@ import json
 import math
 import pathlib
 import re
+import tempfile
 
 import jax
 import jax.numpy as jnp
@@ -69,6 +70,9 @@ TABLE = (
 _BOOKKEEPING = re.compile(
     r"input_resolution|context_length|vocab_size|visual\..*\.num_batches_tracked"
 )
+
+
+_DTYPES = ("float32", "float16", "bfloat16")
 
 
 def _rows():
@@ -206,6 +210,8 @@ def from_torch(tensors: dict[str, np.ndarray], activation: str = "quick_gelu"):
     if unusable:
         raise InputError("the checkpoint has values that are not finite:" + listing(unusable))
     dtypes = {name: str(tensors[name].dtype) for name in names}
+    if doubles := [f"{name}: {d}" for name, d in dtypes.items() if d not in _DTYPES]:
+        raise InputError("float32 would not hold these bit for bit; cast them:" + listing(doubles))
     return config, leaves, {"dtypes": dtypes, "integers": integers}
 
 
@@ -237,10 +243,16 @@ def digest(leaves: dict[str, np.ndarray], config: CLIPConfig) -> str:
 def save(
     directory, config: CLIPConfig, leaves: dict[str, np.ndarray], metadata: dict | None = None
 ) -> None:
-    """Writes an Orbax directory, whole or not at all. Raises `InputError` if it exists."""
+    """Writes an Orbax directory, whole or not at all.
+
+    Raises `InputError` if it exists, `OSError` where it cannot be written.
+    """
     directory = pathlib.Path(directory).expanduser().resolve()
     if directory.exists():
         raise InputError(f"{directory} exists already: remove it, or choose another destination")
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=directory.parent):
+        pass  # Orbax waits long for a folder that it may not write to
     metadata = {
         "clip": dataclasses.asdict(config),
         "digest": digest(leaves, config),
@@ -257,14 +269,17 @@ def read_metadata(directory) -> tuple[CLIPConfig, dict]:
     """
     directory = pathlib.Path(directory).expanduser().resolve()
     try:
-        metadata = dict(ocp.metadata(directory).custom_metadata)
+        found = ocp.metadata(directory)
+        metadata = dict(found.custom_metadata)
         fields = metadata.pop("clip")
-        return CLIPConfig(**fields | {"vision_layers": tuple(fields["vision_layers"])}), metadata
     except Exception as error:  # Orbax raises its own kinds for what is not a checkpoint of its
         raise InputError(
             f"{directory} holds no converted weights: make them with "
             f"`python tools/convert_torch_weights.py CHECKPOINT {directory}`"
         ) from error
+    if found.metadata is None:
+        raise InputError(f"{directory} is incomplete: remove it and convert the weights again")
+    return CLIPConfig(**fields | {"vision_layers": tuple(fields["vision_layers"])}), metadata
 
 
 def load(directory, dtype=jnp.float32, sharding=None) -> CLIP:

@@ -6,11 +6,14 @@ works here as it is.
 
 import dataclasses
 import difflib
+import logging
 import pathlib
 from typing import NamedTuple
 
 from safe_jax.data import sources
 from safe_jax.errors import InputError
+
+log = logging.getLogger(__name__)
 
 
 class Layout(NamedTuple):
@@ -120,15 +123,22 @@ def load(config) -> Dataset:
             raise InputError(f"template {template!r}: one {{}} is expected, for the class name")
 
     if layout.split_file is None:
-        splits, classnames = sources.read_imagenet((root / layout.image_dir).parent)
+        splits, classnames = sources.read_imagenet(root / layout.image_dir)
     else:
         splits = sources.read_split_file(root / layout.split_file)
-        names = {record.label: record.classname for part in splits for record in part}
+        pairs = {(record.label, record.classname) for part in splits for record in part}
+        names = dict(pairs)
+        if len(pairs) > len(names):
+            raise InputError(
+                f"{root / layout.split_file}: one class name for each label is expected"
+            )
         if sorted(names) != list(range(len(names))):
             raise InputError(
                 f"{root / layout.split_file}: labels must be 0 to {len(names) - 1}, each used"
             )
         classnames = [names[label] for label in range(len(names))]
+    if shared := len({r.path for r in splits.train + splits.val} & {r.path for r in splits.test}):
+        log.warning("%d images are in test and in train or val: results will flatter", shared)
     return Dataset(
         name=config.dataset,
         image_dir=root / layout.image_dir,

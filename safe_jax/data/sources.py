@@ -35,7 +35,7 @@ def read_split_file(path: pathlib.Path) -> Splits:
     Raises `InputError` where the file is absent or says something else.
     """
     try:
-        content = json.loads(path.read_text())
+        content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise InputError(
             f"{path}: no such split file; point config.data_root at the folder that holds it"
@@ -60,8 +60,8 @@ def read_split_file(path: pathlib.Path) -> Splits:
     return splits
 
 
-def read_imagenet(root: pathlib.Path) -> tuple[Splits, list[str]]:
-    """ImageNet in CoOp's layout: `images/{train,val}/wnid/*` and `classnames.txt` under `root`.
+def read_imagenet(image_dir: pathlib.Path) -> tuple[Splits, list[str]]:
+    """ImageNet in CoOp's layout: `{train,val}/wnid/*`, and `classnames.txt` beside `image_dir`.
 
     ImageNet's own validation images are the test split here, so a validation split is drawn from
     train: 50 images a class (a tenth of the smaller classes of a partial copy), the same ones
@@ -70,16 +70,16 @@ def read_imagenet(root: pathlib.Path) -> tuple[Splits, list[str]]:
 
     Returns the splits and the class names by label. Raises `InputError` listing what is missing.
     """
-    names_file = root / "classnames.txt"
+    names_file = image_dir.parent / "classnames.txt"
     try:
-        lines = names_file.read_text().splitlines()
+        lines = names_file.read_text(encoding="utf-8").splitlines()
     except FileNotFoundError:
         raise InputError(
             f"{names_file}: no such file; it holds a line `wnid name` for each class (CoOp's "
             "classnames.txt), and config.data_root is the folder above imagenet/"
         ) from None
     names = dict(line.strip().split(" ", 1) for line in lines if " " in line.strip())
-    folders = [root / "images" / part / wnid for part in ("train", "val") for wnid in names]
+    folders = [image_dir / part / wnid for part in ("train", "val") for wnid in names]
     if absent := [str(folder) for folder in folders if not folder.is_dir()]:
         raise InputError(
             f"{len(absent)} of {len(folders)} class folders are missing:" + listing(absent)
@@ -87,18 +87,18 @@ def read_imagenet(root: pathlib.Path) -> tuple[Splits, list[str]]:
     splits = Splits([], [], [])
     rng = random.Random(0)
     for label, wnid in enumerate(sorted(names)):
-        train = [Record(path, label, names[wnid]) for path in _listing(root, f"train/{wnid}")]
+        train = [Record(path, label, names[wnid]) for path in _listing(image_dir, f"train/{wnid}")]
         held_out = set(rng.sample(train, min(IMAGENET_VAL_PER_CLASS, len(train) // 10)))
         splits.train.extend(record for record in train if record not in held_out)
         splits.val.extend(record for record in train if record in held_out)
         splits.test.extend(
-            Record(path, label, names[wnid]) for path in _listing(root, f"val/{wnid}")
+            Record(path, label, names[wnid]) for path in _listing(image_dir, f"val/{wnid}")
         )
     return splits, [names[wnid] for wnid in sorted(names)]
 
 
-def _listing(root, folder):
-    with os.scandir(root / "images" / folder) as entries:
+def _listing(image_dir, folder):
+    with os.scandir(image_dir / folder) as entries:
         return sorted(f"{folder}/{e.name}" for e in entries if not e.name.startswith("."))
 
 

@@ -22,7 +22,7 @@ def unit(x):
 
 def text_classifier(model: clip.CLIP, classnames, templates) -> jax.Array:
     """A row of unit length for each class, `(k, d)`: its prompts' unit features, averaged."""
-    prompts = [template.format(name) for name in classnames for template in templates]
+    prompts = [template.replace("{}", name) for name in classnames for template in templates]
     tokens_bt = clip.tokenize(prompts, model.config.context_length)
     # Nothing after end-of-text counts: cut what is padding in every row.
     tokens_bt = tokens_bt[:, : int(tokens_bt.argmax(-1).max()) + 1]
