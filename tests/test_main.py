@@ -270,6 +270,17 @@ def test_a_mistyped_knob_in_a_config_file_is_told(tmp_path):
         assert process.stderr.count("\n") == 1
 
 
+def test_readmes_first_command(tmp_path):
+    """Without the installation, for one shot and seed; twice, for a made demo is kept."""
+    make = [sys.executable, "-m", "tests.tiny", str(tmp_path / "demo")]
+    arguments = command(tmp_path / "demo", tmp_path / "run", tmp_path / "cache", shots=1, seeds=1)
+    for _ in range(2):
+        subprocess.run(make, cwd=ROOT, check=True)
+        process = subprocess.run(arguments, cwd=ROOT, capture_output=True, text=True)
+        assert process.returncode == 0, process.stderr
+    assert len(rows(tmp_path / "run")) == 2
+
+
 def test_rows_of_other_images_are_not_reused(tmp_path):
     """The same names and knobs, but every picture is another: all is computed anew."""
     root, workdir = tmp_path / "data", tmp_path / "run"
