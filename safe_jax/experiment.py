@@ -82,17 +82,15 @@ def run(config: ConfigDict, workdir: pathlib.Path) -> list[dict]:
         split=config.eval_split,
     ) as results:
         context = _prepare(config, data, specs, directory)
-        for subset in subsets:
-            key = subset.shots, subset.seed, _identify(subset, specs)
+        keys = _keys(subsets, specs)
+        for subset, key in zip(subsets, keys, strict=True):
             folder = workdir / "checkpoints" / "-".join(map(str, (config_hash, *key)))
             if not results.has("zero_shot", *key):
                 results.add("zero_shot", *key, **_timed(_zero_shot, context, subset))
             if not results.has("safe", *key):
                 results.add("safe", *key, **_timed(_safe, context, subset, folder))
             shutil.rmtree(folder, ignore_errors=True)
-        return [
-            row for s in subsets for row in results.rows_of(s.shots, s.seed, _identify(s, specs))
-        ]
+        return [row for key in keys for row in results.rows_of(*key)]
 
 
 def _draw(config, data, shots, seed) -> Subset:
@@ -137,13 +135,18 @@ def _bank_specs(config, data, subsets, digest) -> dict[str, LabelledSpec]:
     return specs
 
 
-def _identify(subset, specs) -> str:
-    """Tells the images of a subset, as they are on the disk now, from any others."""
-    sha = hashlib.sha256()
-    for use, labelled in specs.items():
-        stamps = {name: (name, *stamp) for name, *stamp in labelled.spec.contents["images"]}
-        sha.update(json.dumps([stamps[record.path] for record in getattr(subset, use)]).encode())
-    return sha.hexdigest()[:12]
+def _keys(subsets, specs) -> list[tuple[int, int, str]]:
+    """Shots, seed and what tells the images of a subset, as they are on the disk, from others."""
+    stamps = {
+        use: {name: (name, *stamp) for name, *stamp in labelled.spec.contents["images"]}
+        for use, labelled in specs.items()
+    }
+    keys = []
+    for subset in subsets:
+        used = [[stamps[use][r.path] for r in getattr(subset, use)] for use in specs]
+        sha = hashlib.sha256(json.dumps(used).encode())
+        keys.append((subset.shots, subset.seed, sha.hexdigest()[:12]))
+    return keys
 
 
 def _prepare(config, data, specs, directory) -> Context:

@@ -1,9 +1,10 @@
 """The dense-feature bank: what the frozen trunk computes, stored once for many tunings.
 
 A bank holds the dense maps of a list of images, several views each, and what the original pool
-makes of them. It is memory-mapped; its name is a hash of all that it depends on, so
-one that is out of date is never found. Extraction writes into a `.partial` folder, notes how far
-it got, goes on from there after being killed, and renames the folder last.
+makes of them. It is memory-mapped; its name is a hash of all that it depends on (of the images
+their paths, sizes and times of change), so one that is out of date is never found. Extraction
+writes into a `.partial` folder, notes how far it got, goes on from there after being killed, and
+renames the folder last.
 """
 
 import dataclasses
