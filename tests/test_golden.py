@@ -125,7 +125,7 @@ def test_recipe_is_traced(shared, weights_dir, tmp_path, file, knobs, shots, tra
     drawn = dict(zip(("train", "val"), few_shot.subset(*data.splits[:2], shots, 1), strict=True))
     banks = {
         part: features.load_or_extract(
-            features.bank_spec(config, "golden", data.images, [r.path for r in records], 1),
+            features.bank_spec(config, "golden", data.image_dir, [r.path for r in records], 1),
             model, mesh, config,
         )
         for part, records in (drawn | {"test": data.splits.test}).items()
@@ -164,5 +164,4 @@ def test_recipe_is_traced(shared, weights_dir, tmp_path, file, knobs, shots, tra
         )
         accuracy, _ = train.evaluate(state.params, tuning, grid, in_order)
         test = np.array([both[1] for both in wanted.values()])
-        print(file, blend, np.abs(accuracy - test).max(), accuracy[-1] - test[-1])
         np.testing.assert_allclose(accuracy, test, atol=points, err_msg=advice)

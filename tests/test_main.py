@@ -150,8 +150,8 @@ def test_killed_five_times_in_extraction_and_five_in_tuning(done, tiny_root, tmp
         """Rows of SAFE that are written, and steps saved of the run under way."""
         results = workdir / "results.jsonl"
         written = results.read_text().count('"safe"') if results.exists() else 0
-        shots, seed = [(2, 1), (2, 2), (4, 1), (4, 2)][written]
-        saved = (workdir / "checkpoints").glob(f"*-{shots}-{seed}/*")
+        shots, seed = [(2, 1), (2, 2), (4, 1), (4, 2), ("all", "done")][written]
+        saved = (workdir / "checkpoints").glob(f"*-{shots}-{seed}-*/*")
         return written, max((int(f.name) for f in saved if f.name.isdigit()), default=0)
 
     moments = [(extracted, m) for m in ((0, 4), (0, 12), (0, 28), (1, 4), (2, 4))]
@@ -163,6 +163,7 @@ def test_killed_five_times_in_extraction_and_five_in_tuning(done, tiny_root, tmp
         )  # fmt: skip
         while progress() < moment:
             assert process.poll() is None, f"ended before {progress.__name__} was {moment}"
+            assert progress()[0] <= moment[0], f"went past {progress.__name__} {moment}"
             time.sleep(0.001)
         process.kill()
         assert process.wait() == -signal.SIGKILL
