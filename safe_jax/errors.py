@@ -1,7 +1,5 @@
 """The exception that a user is meant to read."""
 
-LISTED = 100  # lines of a list; the rest is counted
-
 
 class InputError(ValueError):
     """Something given to us does not work; the message says what, what was expected, what to do.
@@ -12,6 +10,5 @@ class InputError(ValueError):
 
 
 def listing(lines: list[str]) -> str:
-    """The lines, indented, for the end of a message."""
-    more = [f"... and {len(lines) - LISTED} more"] if len(lines) > LISTED else []
-    return "".join(f"\n  {line}" for line in lines[:LISTED] + more)
+    """All lines, indented, for the end of a message: whoever mends things needs every one."""
+    return "".join(f"\n  {line}" for line in lines)
