@@ -15,7 +15,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from flax import traverse_util
 from ml_collections import FrozenConfigDict
 from orbax.checkpoint import v1 as ocp
 
@@ -49,14 +48,18 @@ def label_params(params: dict, trainable: str) -> dict:
 
     Raises `InputError` where no path does.
     """
-    paths = traverse_util.flatten_dict(params, sep="/")
-    labels = {path: "train" if re.fullmatch(trainable, path) else "freeze" for path in paths}
-    if "train" not in labels.values():
+    paths = jax.tree_util.tree_map_with_path(
+        lambda path, _: jax.tree_util.keystr(path, simple=True, separator="/"), params
+    )
+    labels = jax.tree.map(
+        lambda path: "train" if re.fullmatch(trainable, path) else "freeze", paths
+    )
+    if "train" not in jax.tree.leaves(labels):
         raise InputError(
             f"config.trainable={trainable!r} matches no parameter; choose from:\n  "
-            + "\n  ".join(paths)
+            + "\n  ".join(jax.tree.leaves(paths))
         )
-    return traverse_util.unflatten_dict(labels, sep="/")
+    return labels
 
 
 def split_params(params: dict, labels: dict) -> tuple[dict, dict]:
