@@ -13,11 +13,12 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict, FrozenConfigDict
 
-from safe_jax import batches, clip, features, knobs, parallel, report, selection, train
+from safe_jax import batches, clip, features, knobs, parallel, selection, train
 from safe_jax.clip import weights
 from safe_jax.data import datasets, few_shot, sources
 from safe_jax.errors import InputError
 from safe_jax.methods import safe, zero_shot
+from safe_jax.results import Results
 
 log = logging.getLogger(__name__)
 
@@ -74,7 +75,7 @@ def run(config: ConfigDict, workdir: pathlib.Path) -> list[dict]:
     digest = weights.read_metadata(directory)[1]["digest"]
     specs = _bank_specs(config, data, subsets, digest)
     config_hash = knobs.experiment_hash(config, data, digest)
-    with report.Results(
+    with Results(
         workdir / "results.jsonl",
         dataset=data.name,
         config_hash=config_hash,

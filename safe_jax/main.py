@@ -24,13 +24,15 @@ WORKDIR = flags.DEFINE_string(
 def main(_):
     config = CONFIG.value
     workdir = WORKDIR.value or f"runs/{config.dataset}-{pathlib.Path(config.weights).name}"
+    workdir = pathlib.Path(workdir).expanduser()
     _log_to_stderr()
     try:
-        rows = experiment.run(config, pathlib.Path(workdir))
+        print(report.table(experiment.run(config, workdir)))
+        print(f"rows: {workdir}/results.jsonl")
+        report.write([workdir], workdir / "report.html")
     except (InputError, OSError) as error:
         sys.exit(f"error: {error}")
-    print(report.table(rows))
-    print(f"rows: {workdir}/results.jsonl")
+    print(f"report: {workdir}/report.html")
 
 
 def _parse_flags(argv):

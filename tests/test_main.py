@@ -12,7 +12,7 @@ from typing import NamedTuple
 import PIL.Image
 import pytest
 
-from safe_jax import report
+from safe_jax.results import Results
 from tests import tiny
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -65,7 +65,7 @@ def done(tiny_root, tmp_path_factory):
     return Done(workdir, cache, process)
 
 
-def test_prints_the_table_last_and_writes_the_rows(done):
+def test_prints_the_table_last_and_writes_rows_and_report(done):
     workdir, _, process = done
     found = rows(workdir)
     safe = [row for row in found if row["method"] == "safe"]
@@ -91,8 +91,13 @@ def test_prints_the_table_last_and_writes_the_rows(done):
     assert lines[0].startswith("patches, clip_tiny@")
     assert "mean ± standard deviation over seeds 1, 2; alpha by few_shot_val" in lines[0]
     four = [row["accuracy"] for row in safe if row["shots"] == 4]
-    assert lines[-2].startswith("SAFE")
-    assert f"{sum(four) / 2:.2f} ±" in lines[-2]
+    assert lines[3].startswith("SAFE")
+    assert f"{sum(four) / 2:.2f} ±" in lines[3]
+    assert lines[-2:] == [
+        f"{what}: {os.path.relpath(workdir, ROOT)}/{file}"
+        for what, file in (("rows", "results.jsonl"), ("report", "report.html"))
+    ]
+    assert "clip_tiny@" in (workdir / "report.html").read_text()
     assert not (workdir / "checkpoints").exists() or not any((workdir / "checkpoints").iterdir())
 
 
@@ -298,7 +303,7 @@ def test_rows_of_other_images_are_not_reused(tmp_path):
 
 
 def test_two_runs_do_not_write_one_file(done, tiny_root):
-    with report.Results(done.workdir / "results.jsonl", dataset="patches"):
+    with Results(done.workdir / "results.jsonl", dataset="patches"):
         process = run(tiny_root, done.workdir, done.cache)
     assert process.returncode == 1
     assert "another run is writing" in process.stderr

@@ -1,14 +1,25 @@
-"""Results: a row for each number in `results.jsonl`, and the table made of them."""
+"""Results: a row for each number in `results.jsonl`, written by one run, read by any."""
 
 import fcntl
 import json
 import os
 import pathlib
-import statistics
 
 from safe_jax.errors import InputError
 
-_METHODS = {"zero_shot": "zero-shot", "safe": "SAFE"}
+# What a report needs of a row; whatever else stands in it is shown where it is known.
+_FIELDS = {
+    "dataset": str,
+    "method": str,
+    "shots": int,
+    "seed": int,
+    "split": str,
+    "accuracy": (int, float),
+    "selection": str,
+    "config_hash": str,
+    "weights": str,
+    "seconds": (int, float),
+}
 
 
 class Results:
@@ -34,15 +45,11 @@ class Results:
     def _read(self):
         self.file.seek(0)
         *lines, last = self.file.read().split(b"\n")
-        rows = []
-        for number, line in enumerate(lines, 1):
-            try:
-                rows.append(dict(json.loads(line)))
-            except ValueError:
-                self.file.close()
-                raise InputError(
-                    f"{self.file.name}, line {number}: a row of JSON is expected; mend or remove it"
-                ) from None
+        try:
+            rows = _parse(self.file.name, lines)
+        except InputError:
+            self.file.close()
+            raise
         if last:  # what a kill left
             self.file.truncate(sum(len(line) + 1 for line in lines))
         return rows
@@ -72,35 +79,41 @@ class Results:
         self.rows.append(json.loads(line))
 
 
+def read(path: pathlib.Path) -> list[dict]:
+    """The rows of a file that a run may be writing: an unfinished last line is left out."""
+    if not path.parent.is_dir():
+        raise InputError(f"{path.parent}: no such directory; name the --workdir of a run")
+    try:
+        *lines, _ = path.read_bytes().split(b"\n")
+    except FileNotFoundError:
+        raise InputError(
+            f"{path.parent} holds no {path.name}: name the --workdir of a run"
+        ) from None
+    rows = _parse(path, lines)
+    for number, row in enumerate(rows, 1):
+        wrong = [name for name, kind in _FIELDS.items() if not isinstance(row.get(name), kind)]
+        if wrong:
+            raise InputError(
+                f"{path}, line {number}: {', '.join(wrong)} missing or of another type than "
+                "safe_jax.main writes; mend or remove it"
+            )
+    if not rows:
+        raise InputError(f"{path} holds no row: wait until the run has written one, or run anew")
+    return rows
+
+
+def _parse(path, lines):
+    rows = []
+    for number, line in enumerate(lines, 1):
+        try:
+            rows.append(dict(json.loads(line)))
+        except (TypeError, ValueError):
+            raise InputError(
+                f"{path}, line {number}: a row of JSON is expected; mend or remove it"
+            ) from None
+    return rows
+
+
 def _plain(x):
     """NumPy's arrays and numbers for JSON."""
     return x.tolist()
-
-
-def table(rows: list[dict]) -> str:
-    """Accuracy by method and shots: mean and sample standard deviation over seeds.
-
-    Names what was measured and how alpha was chosen, for a number without them says nothing.
-    """
-    shots = sorted({row["shots"] for row in rows})
-    seeds = sorted({row["seed"] for row in rows})
-    chosen = sorted({row["selection"] for row in rows} - {"none"})
-    first = rows[0]
-    lines = [
-        f"{first['dataset']}, {first['weights']}: {first['split']} accuracy (%), mean ± standard "
-        f"deviation over seeds {', '.join(map(str, seeds))}; alpha by {', '.join(chosen)}",
-        f"{'shots':<12}" + "".join(f"{k:>14}" for k in shots),
-    ]
-    for method, label in _METHODS.items():
-        cells = [
-            _cell([r["accuracy"] for r in rows if (r["method"], r["shots"]) == (method, k)])
-            for k in shots
-        ]
-        lines.append(f"{label:<12}" + "".join(f"{cell:>14}" for cell in cells))
-    return "\n".join(lines)
-
-
-def _cell(values):
-    if len(set(values)) == 1:  # zero-shot, or a single seed
-        return f"{values[0]:.2f}"
-    return f"{statistics.mean(values):.2f} ± {statistics.stdev(values):.2f}"

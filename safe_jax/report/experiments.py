@@ -1,0 +1,85 @@
+"""What stands in the directories that a report is made of."""
+
+import dataclasses
+import json
+import pathlib
+
+from safe_jax import results
+from safe_jax.errors import InputError
+from safe_jax.report import summary
+
+
+@dataclasses.dataclass(frozen=True)
+class Experiment:
+    """The rows of one config hash in one directory, which alone are fit for a mean over seeds."""
+
+    name: str  # what tells it from the others of the page
+    directory: pathlib.Path
+    rows: list[dict]  # one for each method, shots and seed
+    config: dict | None  # every knob; None where the run kept none
+    dataset: str
+    split: str
+    weights: str
+    config_hash: str
+
+    @property
+    def methods(self) -> list[str]:
+        return summary.methods(self.rows)
+
+    @property
+    def shots(self) -> list[int]:
+        return sorted({row["shots"] for row in self.rows})
+
+    @property
+    def seeds(self) -> list[int]:
+        return sorted({row["seed"] for row in self.rows})
+
+    @property
+    def selections(self) -> list[str]:
+        return sorted({row["selection"] for row in self.rows} - {"none"})
+
+    def accuracies(self, method: str, shots: int) -> list[float]:
+        return [row["accuracy"] for row in summary.of(self.rows, method, shots)]
+
+
+def load(directories: list[pathlib.Path]) -> list[Experiment]:
+    """Every experiment in the directories as they are given, the newest of each first.
+
+    Raises `InputError` for what is no directory of a run.
+    """
+    directories = list({path.resolve(): path for path in directories}.values())
+    names = [path.resolve().name for path in directories]
+    if len(set(names)) < len(names):
+        names = list(map(str, directories))
+    found = []
+    for name, directory in zip(names, directories, strict=True):
+        by_hash = _by_hash(results.read(directory / "results.jsonl"))
+        for config_hash, rows in reversed(by_hash.items()):
+            one = f"{name} {config_hash}" if len(by_hash) > 1 else name
+            common = {field: rows[0][field] for field in ("dataset", "split", "weights")}
+            config = _config(directory, config_hash)
+            found.append(
+                Experiment(one, directory, rows, config, **common, config_hash=config_hash)
+            )
+    return found
+
+
+def _by_hash(rows):
+    """Rows by config hash, the one that was written last at the end."""
+    cells = {}
+    for row in rows:
+        of_hash = cells.pop(row["config_hash"], {})
+        # The same subset of images that changed since: the later row is what holds now.
+        of_hash[row["method"], row["shots"], row["seed"]] = row
+        cells[row["config_hash"]] = of_hash
+    return {config_hash: list(of_hash.values()) for config_hash, of_hash in cells.items()}
+
+
+def _config(directory, config_hash):
+    path = directory / "configs" / f"{config_hash}.json"
+    try:
+        return dict(json.loads(path.read_bytes()))
+    except FileNotFoundError:
+        return None
+    except (TypeError, ValueError):
+        raise InputError(f"{path}: a JSON object is expected; mend or remove it") from None

@@ -1,0 +1,81 @@
+"""Means over seeds, and the table of them."""
+
+import statistics
+
+_LABELS = {"zero_shot": "zero-shot", "safe": "SAFE"}
+ATTENTION = {"original": "original pool", "tuned": "tuned pool", "even": "even on all cells"}
+
+
+def label(method: str) -> str:
+    return _LABELS.get(method, method)
+
+
+def methods(rows: list[dict]) -> list[str]:
+    """Those in the rows: zero-shot, SAFE, then others as they come."""
+    found = dict.fromkeys(row["method"] for row in rows)
+    return sorted(found, key=lambda method: [*_LABELS, method].index(method))
+
+
+def of(rows: list[dict], method: str, shots: int) -> list[dict]:
+    """The rows of one cell of the table, one a seed."""
+    return [row for row in rows if (row["method"], row["shots"]) == (method, shots)]
+
+
+def mean_sd(values: list[float]) -> tuple[float, float | None]:
+    """Mean and sample standard deviation, which a single value does not have."""
+    return statistics.mean(values), statistics.stdev(values) if len(values) > 1 else None
+
+
+def cell(values: list[float]) -> str:
+    if not values:
+        return "-"
+    if len(set(values)) == 1:  # zero-shot, or a single seed
+        return f"{values[0]:.2f}"
+    return "{:.2f} ± {:.2f}".format(*mean_sd(values))
+
+
+def table(rows: list[dict]) -> str:
+    """Accuracy by method and shots: mean and sample standard deviation over seeds.
+
+    Names what was measured and how alpha was chosen, for a number without them says nothing.
+    """
+    shots = sorted({row["shots"] for row in rows})
+    seeds = sorted({row["seed"] for row in rows})
+    chosen = sorted({row["selection"] for row in rows} - {"none"})
+    first = rows[0]
+    width = max(12, *(len(label(method)) + 2 for method in methods(rows)))
+    lines = [
+        f"{first['dataset']}, {first['weights']}: {first['split']} accuracy (%), mean ± standard "
+        f"deviation over seeds {', '.join(map(str, seeds))}; alpha by {', '.join(chosen)}",
+        f"{'shots':<{width}}" + "".join(f"{k:>14}" for k in shots),
+    ]
+    for method in methods(rows):
+        cells = [cell([row["accuracy"] for row in of(rows, method, k)]) for k in shots]
+        lines.append(f"{label(method):<{width}}" + "".join(f"{text:>14}" for text in cells))
+    for method, by_shots in attention_on_object(rows).items():
+        found = ", ".join(
+            f"{plural(k, 'shot')} {cell(share['original'])} -> {cell(share['tuned'])}"
+            for k, share in by_shots.items()
+        )
+        lines.append(
+            f"attention on the object's cells (%), original -> tuned, {label(method)}: {found}"
+        )
+    return "\n".join(lines)
+
+
+def attention_on_object(rows: list[dict]) -> dict[str, dict[int, dict[str, list[float]]]]:
+    """By method and shots, the share (%) of each seed: of `original`, `tuned`, maybe of `even`.
+
+    `even` is what the same attention on every cell would give.
+    """
+    found = {}
+    for row in sorted(rows, key=lambda row: row["shots"]):
+        if shares := row.get("attention_on_object"):
+            cells = found.setdefault(row["method"], {}).setdefault(row["shots"], {})
+            for name in ATTENTION:
+                cells.setdefault(name, []).extend([shares[name]] if name in shares else [])
+    return found
+
+
+def plural(count: int, noun: str) -> str:
+    return f"{count} {noun}" + "s" * (count != 1)

@@ -1,0 +1,217 @@
+"""The table and the page, made of rows whose numbers are known."""
+
+import re
+
+from safe_jax import report
+from safe_jax.report import experiments, page, published
+from safe_jax.results import Results
+from tests.fake_run import GAIN, example, put, rows
+
+
+def made(*directories):
+    return page.render(experiments.load(list(directories)))
+
+
+def cells(html, label, after="<body>"):
+    """The cells of the first row with this label that comes after some text."""
+    of_row = re.search(
+        rf'<th scope="row">{re.escape(label)}</th>(.*?)</tr>', html[html.index(after) :], re.DOTALL
+    )
+    return [text.strip() for text in re.findall(r"<td>(.*?)</td>", of_row[1], re.DOTALL)]
+
+
+def test_the_table_has_means_standard_deviations_and_protocol():
+    lines = report.table(rows()).splitlines()
+    assert lines[0] == (
+        "pets, RN50@1234: test accuracy (%), mean ± standard deviation over seeds 1, 2, 3; "
+        "alpha by few_shot_val"
+    )
+    assert [line.split() for line in lines[1:]] == [
+        ["shots", "1", "2"],
+        ["zero-shot", "40.00", "40.00"],
+        ["SAFE", "44.00", "±", "1.00", "48.00", "±", "1.00"],
+    ]
+
+
+def test_the_table_takes_other_methods_gaps_and_attention():
+    found = rows(seeds=(1, 2))
+    other = found[0] | {"method": "another_method", "accuracy": 12.345}
+    found[-1]["attention_on_object"] = {"original": 23.4, "tuned": 55.21}
+    found[-3]["attention_on_object"] = {"original": 23.4, "tuned": 53.21}
+    lines = report.table([other, *found]).splitlines()
+    assert lines[2].startswith("zero-shot ")
+    assert lines[4].split() == ["another_method", "12.35", "-"]
+    assert len({len(line) for line in lines[1:5]}) == 1
+    assert lines[5] == (
+        "attention on the object's cells (%), original -> tuned, SAFE: "
+        "2 shots 23.40 -> 54.21 ± 1.41"
+    )
+
+
+def test_the_page_has_the_numbers(tmp_path):
+    html = made(put(tmp_path / "run", rows(), {"c0ffee": {"epochs": 50, "shots": [1, 2]}}))
+    assert cells(html, "zero-shot", "Accuracy against shots") == ["40.00", "40.00"]
+    assert cells(html, "SAFE", "Accuracy against shots") == ["44.00 ± 1.00", "48.00 ± 1.00"]
+    assert "<b>48.00 ± 1.00<small> %</small></b>" in html
+    assert "<b>+8.00<small> points</small></b>" in html
+    assert cells(html, "alpha, by seed") == ["0.50, 0.50, 0.50"] * 2
+    assert cells(html, "SAFE", "Mean seconds") == ["1.50", "1.50"]
+    assert "18.0 s in all" in html
+    assert cells(html, "epochs") == ["50"]
+    assert "alpha chosen on min(shots, 4) validation images a class" in html
+    assert "for inspection only" in html
+    assert html.count("<svg") == 4  # shots, alpha on validation and on test, loss
+
+
+def test_the_page_needs_no_other_file(tmp_path):
+    found = rows()
+    found[-1]["examples"] = [example("examples/there.png")]
+    html = made(put(tmp_path / "run", found))
+    targets = re.findall(r'(?:href|src|srcset)="([^"]*)"', html)
+    assert {target for target in targets if not target.startswith(("#", "data:"))} == {
+        "https://arxiv.org/abs/2311.04464"
+    }
+    assert not re.search(r"url\((?!#)|@import|<script|<link|<style>[^<]*http", html)
+    ids = re.findall(r' id="([^"]*)"', html)
+    assert len(ids) == len(set(ids))
+    assert {target[1:] for target in targets if target.startswith("#")} <= set(ids)
+    variables = set(re.findall(r"var\((--[\w-]+)\)", html))
+    assert variables <= set(re.findall(r"(--[\w-]+):", html))
+
+
+def test_the_gallery_shows_pictures_maps_and_predictions(tmp_path):
+    found = rows()
+    found[-1]["examples"] = [example("examples/there.png", label="of the highest seed")]
+    found[-5]["examples"] = [  # two shots, seed 1
+        example("examples/there.png", label="<b>bold</b> & co", blended="<b>bold</b> & co"),
+        example("examples/absent.png", label="eight"),
+    ]
+    html = made(put(tmp_path / "run", found))
+    assert "SAFE with 2 shots, seed 1." in html
+    assert "of the highest seed" not in html
+    assert "<b>bold" not in html
+    first, second = html.split('<article class="card">')[1:]
+    assert "&lt;b&gt;bold&lt;/b&gt; &amp; co" in first
+    assert first.count("data:image/png") == 2  # the maps
+    assert first.count("data:image/jpeg") == 1  # the picture, once for all three
+    assert "peak 25 %" in first
+    assert "peak 70 %" in first
+    assert re.findall("[✗✓] [a-z]+", first) == ["✗ wrong", "✓ right"]
+    assert "31 %" in first
+    assert "92 %" in first
+    assert "picture missing" in second
+    assert "data:image" not in second
+
+
+def test_attention_on_the_object_is_a_figure_and_a_table(tmp_path):
+    found = rows()
+    for row in found:
+        if row["method"] == "safe":
+            share = {"original": 20.0, "tuned": 10.0 * row["seed"]}
+            row["attention_on_object"] = share if row["shots"] == 1 else share | {"even": 5.0}
+    html = made(put(tmp_path / "run", found))
+    assert cells(html, "1", "Attention on the object") == ["20.00", "20.00 ± 10.00", "-"]
+    assert cells(html, "2", "Attention on the object") == ["20.00", "20.00 ± 10.00", "5.00"]
+
+
+def test_a_method_that_no_label_is_known_of_has_its_own_name(tmp_path):
+    found = rows()
+    found += [
+        row
+        | {"method": "<new>", "accuracy": row["accuracy"] - 1, "curve": {"alpha": [0], "a": [1]}}
+        for row in found
+        if row["method"] == "safe"
+    ]
+    html = made(put(tmp_path / "run", found))
+    assert cells(html, "&lt;new&gt;") == ["43.00 ± 1.00", "47.00 ± 1.00"]
+    assert "<new>" not in html
+    assert "Accuracy against alpha, &lt;new&gt;" not in html  # alpha is not all that was chosen
+
+
+def test_one_seed_has_no_standard_deviation(tmp_path):
+    html = made(put(tmp_path / "run", rows(seeds=(3,))))
+    assert cells(html, "SAFE") == ["45.00", "49.00"]
+    assert "A single seed, 3: there is no standard deviation." in html
+    assert "±" not in html
+
+
+def test_a_run_under_way_says_what_it_has(tmp_path):
+    run = put(tmp_path / "run", rows()[:-1])
+    with open(run / "results.jsonl", "a") as file:
+        file.write('{"method": "safe", "sho')
+    assert cells(made(run), "SAFE")[1].split() == [
+        "47.50",
+        "±",
+        "0.71",
+        "<small>2",
+        "seeds</small>",
+    ]
+    with Results(run / "results.jsonl", dataset="pets"):
+        assert "47.50" in made(run)  # whoever writes holds the lock
+
+
+def test_fixed_alpha_has_no_curve(tmp_path):
+    html = made(put(tmp_path / "run", rows(fixed=True)))
+    assert "Alpha was fixed beforehand" in html
+    assert cells(html, "alpha, by seed") == ["0.50, 0.50, 0.50"] * 2
+    assert html.count("<svg") == 2
+
+
+def test_zero_shot_alone_is_a_page(tmp_path):
+    html = made(put(tmp_path / "run", [row for row in rows() if row["method"] == "zero_shot"]))
+    assert cells(html, "zero-shot") == ["40.00", "40.00"]
+
+
+def test_published_figures_name_their_protocol(tmp_path):
+    released = made(put(tmp_path / "a", rows(dataset="oxford_pets")))
+    others = made(put(tmp_path / "b", rows(dataset="oxford_pets", weights="mine@1234")))
+    for html in (released, others):
+        assert cells(html, "zero-shot, published") == ["85.83", "85.83"]
+        assert cells(html, "Tip-Adapter-F, published") == ["87.00", "87.03"]
+        assert published.PROTOCOL in html
+    assert "The weights here are others" in others
+    assert "The weights here are others" not in released
+    assert ('class="dashed"' in released, 'class="dashed"' in others) == (True, False)
+    validation = made(put(tmp_path / "c", rows(dataset="oxford_pets", split="val")))
+    assert "Tip-Adapter-F" not in validation
+
+
+def test_several_directories_are_compared(tmp_path):
+    first = put(tmp_path / "first", rows(), {"c0ffee": {"epochs": 50, "learning_rate": 1e-4}})
+    second = put(
+        tmp_path / "second",
+        rows(gain=2, config_hash="beef") + rows(gain=3, config_hash="f00d"),
+        {h: {"epochs": 50, "learning_rate": lr} for h, lr in (("beef", 1e-3), ("f00d", 1e-2))},
+    )
+    elsewhere = put(tmp_path / "elsewhere", rows(dataset="flowers"))
+    html = made(first, second, elsewhere, first)
+    assert "Comparison of 4 experiments" in html
+    names = re.findall(r"<summary>(?!All)(.*?)</summary>", html)
+    assert names == ["first", "second f00d", "second beef", "elsewhere"]  # the newest first
+    joint = html[html.index("<h2>pets") : html.index("<summary>")]
+    for name, gain in (("first", 1), ("second f00d", 3), ("second beef", 2)):
+        found = cells(joint, "SAFE", f">{name}</th>")
+        assert found == [f"{40 + gain * points:.2f} ± 1.00" for points in GAIN.values()]
+    assert joint.count(": SAFE</span>") == 3
+    assert "elsewhere" not in joint
+    assert cells(joint, "learning_rate", "What differs") == ["0.0001", "0.01", "0.001"]
+    assert "epochs" not in joint
+    assert "configs/c0ffee.json is missing" in html[html.index("<h2>flowers") :]
+
+
+def test_directories_of_one_name_are_told_apart(tmp_path):
+    runs = [put(tmp_path / parent / "run", rows()) for parent in "ab"]
+    assert [one.name for one in experiments.load(runs)] == [str(run) for run in runs]
+
+
+def test_a_later_row_of_the_same_subset_counts(tmp_path):
+    found = rows(seeds=(1,))
+    html = made(put(tmp_path / "run", [*found, found[-1] | {"accuracy": 12.0, "images": "new"}]))
+    assert cells(html, "SAFE") == ["43.00", "12.00"]
+
+
+def test_the_same_files_give_the_same_bytes(tmp_path):
+    found = rows()
+    found[-1]["examples"] = [example("examples/there.png")]
+    run = put(tmp_path / "run", found, {"c0ffee": {"epochs": 50}})
+    assert made(run) == made(run)
