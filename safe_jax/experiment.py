@@ -11,9 +11,10 @@ import time
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import nnx
 from ml_collections import ConfigDict, FrozenConfigDict
 
-from safe_jax import batches, clip, features, knobs, parallel, selection, train
+from safe_jax import batches, clip, examples, features, knobs, parallel, selection, train
 from safe_jax.clip import weights
 from safe_jax.data import datasets, few_shot, sources
 from safe_jax.errors import InputError
@@ -47,6 +48,7 @@ class Context:
     model: clip.CLIP
     text_kd: jax.Array
     mesh: jax.sharding.Mesh
+    workdir: pathlib.Path
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,7 +84,8 @@ def run(config: ConfigDict, workdir: pathlib.Path) -> list[dict]:
         weights=f"{directory.name}@{digest[:12]}",
         split=config.eval_split,
     ) as results:
-        context = _prepare(config, data, specs, directory)
+        _note_config(workdir / "configs" / f"{config_hash}.json", config)
+        context = _prepare(config, data, specs, directory, workdir)
         keys = _keys(subsets, specs)
         for subset, key in zip(subsets, keys, strict=True):
             folder = workdir / "checkpoints" / "-".join(map(str, (config_hash, *key)))
@@ -92,6 +95,13 @@ def run(config: ConfigDict, workdir: pathlib.Path) -> list[dict]:
                 results.add("safe", *key, **_timed(_safe, context, subset, folder))
             shutil.rmtree(folder, ignore_errors=True)
         return [row for key in keys for row in results.rows_of(*key)]
+
+
+def _note_config(path, config):
+    path.parent.mkdir(exist_ok=True)
+    partial = path.with_suffix(".partial")
+    partial.write_text(json.dumps(config.to_dict(), indent=2) + "\n")
+    partial.replace(path)
 
 
 def _draw(config, data, shots, seed) -> Subset:
@@ -150,7 +160,7 @@ def _keys(subsets, specs) -> list[tuple[int, int, str]]:
     return keys
 
 
-def _prepare(config, data, specs, directory) -> Context:
+def _prepare(config, data, specs, directory, workdir) -> Context:
     """Checks the files that will be read, loads the model, and obtains the banks."""
     mesh = parallel.make_mesh()
     log.info(
@@ -180,7 +190,7 @@ def _prepare(config, data, specs, directory) -> Context:
         )
         for use, labelled in banked.items()
     }
-    return Context(config, data, banks, model, text_kd, mesh)
+    return Context(config, data, banks, model, text_kd, mesh, workdir)
 
 
 def _timed(function, *args):
@@ -224,7 +234,34 @@ def _safe(context, subset, folder):
         # For the plots of a report: nothing is chosen on "eval".
         "curve": grid | {use: accuracy for use, (accuracy, _) in curves.items()},
         "losses": losses.reshape(config.epochs, -1).mean(1),
+        **_shown(context, subset, state, tuning, grid["alpha"][best]),
     }
+
+
+def _shown(context, subset, state, tuning, alpha):
+    """For the report: a few images with the answers, and where the pools look."""
+    data, size = context.data, context.model.image_size
+    params = train.join_params(state.params, tuning.frozen.params)
+    pools = {
+        "original": nnx.to_pure_dict(nnx.state(context.model.attnpool)),
+        "tuned": params["attnpool"],
+    }
+
+    def maps(records):
+        eval_batches = _eval_batches(context, "eval", records)
+        return examples.attention(tuning.method.graphdef, pools, eval_batches)
+
+    chosen = examples.draw(subset.eval)
+    zero_shot_nk, blended_nk = examples.probabilities(
+        params, tuning, {"alpha": np.array([0, alpha])}, _eval_batches(context, "eval", chosen)
+    )
+    answers = {"zero_shot": zero_shot_nk, "blended": blended_nk}
+    shown = {
+        "examples": examples.describe(chosen, answers, maps(chosen), data, size, context.workdir)
+    }
+    if boxed := [record for record in subset.eval if record.path in data.boxes]:
+        shown["attention_on_object"] = examples.on_object(boxed, maps(boxed), data, size)
+    return shown
 
 
 def _train_batches(context, subset, plan, first_step):

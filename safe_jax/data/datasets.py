@@ -10,7 +10,7 @@ import logging
 import pathlib
 from typing import NamedTuple
 
-from safe_jax.data import sources
+from safe_jax.data import digits, sources
 from safe_jax.errors import InputError
 
 log = logging.getLogger(__name__)
@@ -84,18 +84,27 @@ LAYOUTS = {
         "ucf101/split_zhou_UCF101.json",
         ("a photo of a person doing {}.",),
     ),
+    "digits": Layout(  # made on first use
+        f"{digits.FOLDER}/images",
+        f"{digits.FOLDER}/split.json",
+        ("a photo of the digit {}.",),
+    ),
 }
 
 
 @dataclasses.dataclass(frozen=True)
 class Dataset:
-    """A data set read from disk; its records' paths are under `image_dir`."""
+    """A data set read from disk; its records' paths are under `image_dir`.
+
+    `boxes` tells of some of them where the labelled object is, in pixels.
+    """
 
     name: str
     image_dir: pathlib.Path
     classnames: tuple[str, ...]
     templates: tuple[str, ...]
     splits: sources.Splits
+    boxes: dict[str, list[float]]
 
 
 def load(config) -> Dataset:
@@ -124,8 +133,11 @@ def load(config) -> Dataset:
 
     if layout.split_file is None:
         splits, classnames = sources.read_imagenet(root / layout.image_dir)
+        boxes = {}
     else:
-        splits = sources.read_split_file(root / layout.split_file)
+        if config.dataset == "digits":
+            digits.make(root)
+        splits, boxes = sources.read_split_file(root / layout.split_file)
         pairs = {(record.label, record.classname) for part in splits for record in part}
         names = dict(pairs)
         if len(pairs) > len(names):
@@ -145,4 +157,5 @@ def load(config) -> Dataset:
         classnames=tuple(name.replace("_", " ") for name in classnames),
         templates=layout.templates,
         splits=splits,
+        boxes=boxes,
     )

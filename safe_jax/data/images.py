@@ -34,14 +34,28 @@ def normalize(pixels):
 
 def center_crop(image: PIL.Image.Image, image_size: int) -> np.ndarray:
     """The middle of an image whose short side is scaled to `image_size`: uint8 `(s, s, 3)`."""
-    width, height = image.size
+    size, left, top = _center(image.size, image_size)
+    image = image.resize(size, PIL.Image.Resampling.BICUBIC)
+    image = image.crop((left, top, left + image_size, top + image_size))
+    return np.asarray(image.convert("RGB"))
+
+
+def _center(size, image_size):
+    """The size to scale to, and the crop's left and top in it."""
+    width, height = size
     short = min(width, height)
     # int() and round() as torchvision has them: they decide by which pixel a crop is off.
     size = (int(image_size * width / short), int(image_size * height / short))
-    image = image.resize(size, PIL.Image.Resampling.BICUBIC)
     left, top = (round((side - image_size) / 2) for side in size)
-    image = image.crop((left, top, left + image_size, top + image_size))
-    return np.asarray(image.convert("RGB"))
+    return size, left, top
+
+
+def box_in_center_crop(box, size: tuple[int, int], image_size: int) -> np.ndarray:
+    """A box `[left, top, right, bottom]` in pixels of an image of `size`, in parts of its crop."""
+    scaled, left, top = _center(size, image_size)
+    scale = np.divide(scaled, size)
+    corners = np.reshape(box, (2, 2)) * scale - (left, top)
+    return (corners / image_size).clip(0, 1).ravel()
 
 
 def random_crop(

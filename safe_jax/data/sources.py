@@ -29,8 +29,11 @@ class Splits(NamedTuple):
     test: list[Record]
 
 
-def read_split_file(path: pathlib.Path) -> Splits:
+def read_split_file(path: pathlib.Path) -> tuple[Splits, dict[str, list[float]]]:
     """A split file in CoOp's format: JSON of `train`, `val` and `test`, rows `[path, label, name]`.
+
+    It may have `boxes` beside: by path where the labelled object is, `[left, top, right, bottom]`
+    in pixels. Returns the splits and the boxes.
 
     Raises `InputError` where the file is absent or says something else.
     """
@@ -57,7 +60,20 @@ def read_split_file(path: pathlib.Path) -> Splits:
         ) from error
     if not splits.train or not splits.test:
         raise InputError(f"{path}: train and test must not be empty")
-    return splits
+    boxes = content.get("boxes", {})
+    if not isinstance(boxes, dict) or not all(map(_is_box, boxes.values())):
+        raise InputError(
+            f"{path}: boxes by image path are expected, each [left, top, right, bottom] in pixels"
+        )
+    return splits, boxes
+
+
+def _is_box(box):
+    try:
+        left, top, right, bottom = map(float, box)
+    except (TypeError, ValueError):
+        return False
+    return left < right and top < bottom
 
 
 def read_imagenet(image_dir: pathlib.Path) -> tuple[Splits, list[str]]:

@@ -1,0 +1,121 @@
+"""What a run shows beside its accuracy: a few images with the answers, and where the pools look.
+
+Axes: n images, h rows and w columns of cells, g points of a grid, k classes.
+"""
+
+import hashlib
+import random
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import PIL.Image
+from flax import nnx
+
+from safe_jax.data import images
+
+COUNT = 10
+
+
+def draw(records: list) -> list:
+    """The examples among `records`: the same ones always, whatever the results are."""
+    return random.Random(0).sample(sorted(records), min(COUNT, len(records)))
+
+
+def attention(graphdef, pools: dict, batches) -> dict[str, np.ndarray]:
+    """Where each of `pools` looks, `(n, h, w)`: the mean over heads, summing to 1 over cells."""
+    parts = [
+        (np.asarray(batch["mask_b"]) > 0, _attention(graphdef, pools, batch["dense_bhwc"]))
+        for batch in batches
+    ]
+    return {
+        name: np.concatenate([np.asarray(maps[name])[counts] for counts, maps in parts])
+        for name in pools
+    }
+
+
+@partial(jax.jit, static_argnames="graphdef")
+def _attention(graphdef, pools, dense_bhwc):
+    return {
+        name: nnx.merge(graphdef, params).attention(dense_bhwc).mean(-1)
+        for name, params in pools.items()
+    }
+
+
+def probabilities(params, tuning, grid, batches) -> np.ndarray:
+    """Of every class at every point of the grid, `(g, n, k)`."""
+    grid = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), grid)
+    parts = []
+    for batch in batches:
+        counts = np.asarray(batch["mask_b"]) > 0
+        found_gbk = _probabilities(params, tuning.frozen.context, batch, grid, method=tuning.method)
+        parts.append(np.asarray(found_gbk)[:, counts])
+    return np.concatenate(parts, 1)
+
+
+@partial(jax.jit, static_argnames="method")
+def _probabilities(params, context, batch, grid, *, method):
+    logits_at = method.logits(params, context, batch)
+    return jax.lax.map(lambda point: jax.nn.softmax(logits_at(point)), grid)
+
+
+def describe(records, answers_nk: dict, maps_nhw: dict, data, image_size, workdir) -> list[dict]:
+    """Each image for a row: picture, label, answers and attention; pictures go to `workdir`.
+
+    Args:
+        answers_nk: probabilities of the classes by the name of the answer.
+        maps_nhw: attention by the name of the pool.
+    """
+    return [
+        {
+            "image": _save_picture(data.image_dir / record.path, image_size, workdir),
+            "label": data.classnames[record.label],
+            **{
+                name: {
+                    "class": data.classnames[p_nk[n].argmax()],
+                    "probability": round(float(p_nk[n].max()), 4),
+                }
+                for name, p_nk in answers_nk.items()
+            },
+            "attention": {name: x_nhw[n].round(4) for name, x_nhw in maps_nhw.items()},
+        }
+        for n, record in enumerate(records)
+    ]
+
+
+def _save_picture(path, image_size, workdir):
+    """Stores what the model sees of an image; returns where, seen from `workdir`."""
+    name = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:16]
+    file = workdir / "examples" / f"{name}-{image_size}.jpg"
+    if not file.exists():
+        file.parent.mkdir(exist_ok=True)
+        unfinished = file.with_suffix(".partial")
+        pixels = images.load(images.Crop(path), image_size, None)
+        PIL.Image.fromarray(pixels).save(unfinished, "JPEG", quality=90)
+        unfinished.replace(file)
+    return str(file.relative_to(workdir))
+
+
+def on_object(records, maps_nhw: dict, data, image_size) -> dict[str, float]:
+    """Per cent of each pool's attention that lies in the objects' boxes, mean over images.
+
+    A cell counts as far as a box covers it. `even` is what looking everywhere alike would give.
+    """
+    side = next(iter(maps_nhw.values())).shape[-1]
+    covered_nhw = np.stack(
+        [_covered(data.image_dir / r.path, data.boxes[r.path], image_size, side) for r in records]
+    )
+    shares = {name: (x_nhw * covered_nhw).sum((1, 2)).mean() for name, x_nhw in maps_nhw.items()}
+    shares["even"] = covered_nhw.mean()
+    return {name: round(100 * float(share), 3) for name, share in shares.items()}
+
+
+def _covered(path, box, image_size, side):
+    """The part of each of an image's cells that a box covers, `(h, w)`."""
+    with PIL.Image.open(path) as image:
+        left, top, right, bottom = images.box_in_center_crop(box, image.size, image_size) * side
+    start = np.arange(side)
+    down_h = (np.minimum(bottom, start + 1) - np.maximum(top, start)).clip(0)
+    across_w = (np.minimum(right, start + 1) - np.maximum(left, start)).clip(0)
+    return down_h[:, None] * across_w
