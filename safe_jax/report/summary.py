@@ -26,7 +26,7 @@ def mean_sd(values: list[float]) -> tuple[float, float | None]:
     return statistics.mean(values), statistics.stdev(values) if len(values) > 1 else None
 
 
-def cell(values: list[float]) -> str:
+def cell(values: list[float] | None) -> str:
     if not values:
         return "-"
     if len(set(values)) == 1:  # zero-shot, or a single seed
@@ -43,23 +43,26 @@ def table(rows: list[dict]) -> str:
     seeds = sorted({row["seed"] for row in rows})
     chosen = sorted({row["selection"] for row in rows} - {"none"})
     first = rows[0]
-    width = max(12, *(len(label(method)) + 2 for method in methods(rows)))
+    looks = attention_on_object(rows)
+    labels = [*map(label, methods(rows)), *(ATTENTION.values() if looks else ())]
+    width = max(12, *(len(text) + 2 for text in labels))
     lines = [
         f"{first['dataset']}, {first['weights']}: {first['split']} accuracy (%), mean ± standard "
         f"deviation over seeds {', '.join(map(str, seeds))}; alpha by {', '.join(chosen)}",
         f"{'shots':<{width}}" + "".join(f"{k:>14}" for k in shots),
     ]
+
+    def line(text, by_shots):
+        return f"{text:<{width}}" + "".join(f"{cell(by_shots.get(k)):>14}" for k in shots)
+
     for method in methods(rows):
-        cells = [cell([row["accuracy"] for row in of(rows, method, k)]) for k in shots]
-        lines.append(f"{label(method):<{width}}" + "".join(f"{text:>14}" for text in cells))
-    for method, by_shots in attention_on_object(rows).items():
-        found = ", ".join(
-            f"{plural(k, 'shot')} {cell(share['original'])} -> {cell(share['tuned'])}"
-            for k, share in by_shots.items()
-        )
-        lines.append(
-            f"attention on the object's cells (%), original -> tuned, {label(method)}: {found}"
-        )
+        accuracies = {k: [row["accuracy"] for row in of(rows, method, k)] for k in shots}
+        lines.append(line(label(method), accuracies))
+    for method, by_shots in looks.items():
+        lines.append(f"attention on the object (%), {label(method)}")
+        for name, text in ATTENTION.items():
+            if any(shares[name] for shares in by_shots.values()):
+                lines.append(line(text, {k: shares[name] for k, shares in by_shots.items()}))
     return "\n".join(lines)
 
 
