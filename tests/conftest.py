@@ -1,13 +1,26 @@
 """What tests share: eight fake devices, a tiny CLIP with a tiny data set, the golden files."""
 
+import os
 import pathlib
+import tempfile
 
 import jax
 import pytest
 
 from tests import tiny
+from tests.commands import Done, run
 
 jax.config.update("jax_num_cpu_devices", 8)
+
+# Many tests run the command in a process of its own: what one has compiled serves the others.
+_COMPILED = tempfile.TemporaryDirectory(prefix="compiled-")
+for name, value in {
+    "jax_compilation_cache_dir": _COMPILED.name,
+    "jax_persistent_cache_min_compile_time_secs": 0,
+    "jax_persistent_cache_min_entry_size_bytes": -1,
+}.items():
+    jax.config.update(name, value)
+    os.environ[name.upper()] = str(value)
 
 SHARED = pathlib.Path(__file__).parents[2] / "shared"
 
@@ -32,3 +45,12 @@ def tiny_root(tmp_path_factory):
 def tiny_config(tiny_root, tmp_path):
     """A run of a few seconds, with its own cache."""
     return tiny.config(tiny_root, cache_dir=str(tmp_path / "cache"))
+
+
+@pytest.fixture(scope="session")
+def done(tiny_root, tmp_path_factory):
+    """A run that nothing disturbed."""
+    workdir, cache = tmp_path_factory.mktemp("done"), tmp_path_factory.mktemp("cache")
+    process = run(tiny_root, workdir, cache)
+    assert process.returncode == 0, process.stderr
+    return Done(workdir, cache, process)

@@ -1,68 +1,15 @@
 """The documented command, in processes of its own."""
 
-import json
 import os
-import pathlib
-import signal
+import shutil
 import subprocess
 import sys
-import time
-from typing import NamedTuple
 
 import PIL.Image
 import pytest
 
 from safe_jax.results import Results
-from tests import tiny
-
-ROOT = pathlib.Path(__file__).parents[1]
-KNOBS = {
-    "shots": "2,4",
-    "seeds": "1,2",
-    "epochs": 5,
-    "batch_size": 8,
-    "trunk_batch_size": 4,
-    "checkpoint_every": 1,
-    "workers": 2,
-}
-
-
-def command(root, workdir, cache, **knobs):
-    knobs = {
-        **KNOBS, "data_root": root, "weights": root / "clip_tiny", "cache_dir": cache, **knobs,
-    }  # fmt: skip
-    return [
-        sys.executable, "-m", "safe_jax.main", "--config", "configs/tiny.py",
-        "--workdir", os.path.relpath(workdir, ROOT),  # relative, as a user gives it
-        *(f"--config.{knob}={value}" for knob, value in knobs.items()),
-    ]  # fmt: skip
-
-
-def run(*args, **knobs):
-    return subprocess.run(command(*args, **knobs), cwd=ROOT, capture_output=True, text=True)
-
-
-def rows(workdir):
-    """What stands in the file, but for the times."""
-    lines = (workdir / "results.jsonl").read_text().splitlines()
-    found = [json.loads(line) for line in lines]
-    assert all(row.pop("seconds") >= 0 for row in found)
-    return found
-
-
-class Done(NamedTuple):
-    workdir: pathlib.Path
-    cache: pathlib.Path
-    process: subprocess.CompletedProcess
-
-
-@pytest.fixture(scope="module")
-def done(tiny_root, tmp_path_factory):
-    """A run that nothing disturbed."""
-    workdir, cache = tmp_path_factory.mktemp("done"), tmp_path_factory.mktemp("cache")
-    process = run(tiny_root, workdir, cache)
-    assert process.returncode == 0, process.stderr
-    return Done(workdir, cache, process)
+from tests.commands import ROOT, command, rows, run
 
 
 def test_prints_the_table_last_and_writes_rows_and_report(done):
@@ -130,70 +77,6 @@ def test_a_second_run_reuses_bank_and_rows(done, tiny_root, tmp_path):
     assert "reusing the bank of 48 maps" in elsewhere.stderr  # test; train has fewer images now
     wanted = [row for row in rows(workdir) if (row["shots"], row["seed"]) == (4, 1)]
     assert rows(tmp_path / "elsewhere") == wanted
-
-
-def test_a_row_that_a_kill_cut_short_is_written_anew(done, tiny_root, tmp_path):
-    workdir, cache, _ = done
-    whole = (workdir / "results.jsonl").read_bytes()
-    (tmp_path / "results.jsonl").write_bytes(whole[: len(whole) - 150])
-    process = run(tiny_root, tmp_path, cache)
-    assert process.returncode == 0, process.stderr
-    assert rows(tmp_path) == rows(workdir)
-
-
-def test_killed_five_times_in_extraction_and_five_in_tuning(done, tiny_root, tmp_path):
-    """Kill -9 at different moments; the rows are those of the run that nothing disturbed."""
-    workdir, cache = tmp_path / "run", tmp_path / "cache"
-
-    def extracted():
-        """Banks that are done, and maps of the one under way."""
-        banks = list((cache / "banks").glob("*"))
-        under_way = [file.read_text() for file in (cache / "banks").glob("*.partial/progress")]
-        return sum(b.suffix == "" for b in banks), max((int(n) for n in under_way), default=0)
-
-    def tuned():
-        """Rows of SAFE that are written, and steps saved of the run under way."""
-        results = workdir / "results.jsonl"
-        written = results.read_text().count('"safe"') if results.exists() else 0
-        shots, seed = [(2, 1), (2, 2), (4, 1), (4, 2), ("all", "done")][written]
-        saved = (workdir / "checkpoints").glob(f"*-{shots}-{seed}-*/*")
-        return written, max((int(f.name) for f in saved if f.name.isdigit()), default=0)
-
-    moments = [(extracted, m) for m in ((0, 4), (0, 12), (0, 28), (1, 4), (2, 4))]
-    moments += [(tuned, m) for m in ((0, 1), (0, 3), (1, 2), (2, 4), (3, 6))]
-    for progress, moment in moments:
-        process = subprocess.Popen(
-            command(tiny_root, workdir, cache), cwd=ROOT, stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )  # fmt: skip
-        while progress() < moment:
-            assert process.poll() is None, f"ended before {progress.__name__} was {moment}"
-            assert progress()[0] <= moment[0], f"went past {progress.__name__} {moment}"
-            time.sleep(0.001)
-        process.kill()
-        assert process.wait() == -signal.SIGKILL
-    last = run(tiny_root, workdir, cache)
-    assert last.returncode == 0, last.stderr
-    assert "resuming at step" in last.stderr
-    assert rows(workdir) == rows(done.workdir)
-
-
-def test_sigterm_saves_and_the_same_command_goes_on(done, tiny_root, tmp_path):
-    cache = done.cache
-    workdir = tmp_path / "run"
-    arguments = command(tiny_root, workdir, cache, checkpoint_every=10_000)
-    process = subprocess.Popen(arguments, cwd=ROOT, stderr=subprocess.PIPE, text=True)
-    while not list((workdir / "checkpoints").glob("*")):
-        assert process.poll() is None
-        time.sleep(0.001)
-    time.sleep(0.05)
-    os.kill(process.pid, signal.SIGTERM)
-    _, said = process.communicate()
-    assert process.returncode == 128 + signal.SIGTERM, said
-    assert "SIGTERM: stopped after step" in said
-    again = run(tiny_root, workdir, cache, checkpoint_every=10_000)
-    assert "resuming at step" in again.stderr
-    assert rows(workdir) == rows(done.workdir)
 
 
 def test_eight_devices_write_the_same_rows_but_for_rounding(done, tiny_root, tmp_path, monkeypatch):
@@ -276,21 +159,10 @@ def test_a_mistyped_knob_in_a_config_file_is_told(tmp_path):
         assert process.stderr.count("\n") == 1
 
 
-def test_readmes_first_command(tmp_path):
-    """Without the installation, for one shot and seed; twice, for a made demo is kept."""
-    make = [sys.executable, "-m", "tests.tiny", str(tmp_path / "demo")]
-    arguments = command(tmp_path / "demo", tmp_path / "run", tmp_path / "cache", shots=1, seeds=1)
-    for _ in range(2):
-        subprocess.run(make, cwd=ROOT, check=True)
-        process = subprocess.run(arguments, cwd=ROOT, capture_output=True, text=True)
-        assert process.returncode == 0, process.stderr
-    assert len(rows(tmp_path / "run")) == 2
-
-
-def test_rows_of_other_images_are_not_reused(tmp_path):
+def test_rows_of_other_images_are_not_reused(tiny_root, tmp_path):
     """The same names and knobs, but every picture is another: all is computed anew."""
     root, workdir = tmp_path / "data", tmp_path / "run"
-    tiny.make(root)
+    shutil.copytree(tiny_root, root)
     first = run(root, workdir, tmp_path / "cache", shots="4", seeds="1")
     for file in (root / "patches" / "images").rglob("*.jpg"):
         PIL.Image.new("RGB", (70, 70)).save(file)
@@ -309,9 +181,9 @@ def test_two_runs_do_not_write_one_file(done, tiny_root):
     assert "another run is writing" in process.stderr
 
 
-def test_unusable_images_are_named_before_any_work(tmp_path):
-    tiny.make(tmp_path / "data")
+def test_unusable_images_are_named_before_any_work(tiny_root, tmp_path):
     root = tmp_path / "data"
+    shutil.copytree(tiny_root, root)
     images = root / "patches" / "images"
     (images / "red" / "test_00.jpg").unlink()
     (images / "blue" / "test_01.jpg").write_bytes(b"\xff\xd8 nothing")

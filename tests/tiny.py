@@ -1,14 +1,11 @@
 """A CLIP of a few hundred thousand random weights and pictures of coloured patches.
 
-    python -m tests.tiny DIR
-
-The weights know nothing, so zero-shot is at chance; tuning learns the colours all the same.
+The weights know nothing, so zero-shot is at chance; tuning learns the colours all the same. This
+file is also the config of a run on them; what is left out there is where `make` put them.
 """
 
 import json
 import pathlib
-import shutil
-import sys
 
 import jax
 import numpy as np
@@ -16,7 +13,7 @@ import PIL.Image
 from flax import nnx
 from ml_collections import FrozenConfigDict
 
-import configs.tiny
+from configs import default
 from safe_jax.clip import weights
 from safe_jax.clip.model import CLIP, CLIPConfig
 
@@ -68,9 +65,19 @@ def _picture(rng, colour):
     return PIL.Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
 
 
+def get_config():
+    config = default.get_config()
+    config.dataset = "patches"
+    config.image_dir = "patches/images"
+    config.split_file = "patches/split.json"
+    config.templates = ("a photo of a {} thing.",)
+    config.learning_rate = 1e-3
+    return config
+
+
 def config(root, **knobs):
     """The config for what `make` wrote under `root`, but for a few steps, with `knobs` changed."""
-    config = configs.tiny.get_config()
+    config = get_config()
     config.update(
         data_root=str(root),
         weights=str(root / "clip_tiny"),
@@ -90,12 +97,3 @@ def config(root, **knobs):
 def freeze(config, **knobs):
     """A copy that cannot change, as the library takes it, with `knobs` changed."""
     return FrozenConfigDict(dict(config, **knobs))
-
-
-if __name__ == "__main__":
-    destination = pathlib.Path(sys.argv[1])
-    if not destination.exists():  # written whole or not at all, once
-        unfinished = destination.with_suffix(".partial")
-        shutil.rmtree(unfinished, ignore_errors=True)
-        make(unfinished)
-        unfinished.rename(destination)
