@@ -16,8 +16,8 @@ def get_config() -> ConfigDict:
     config.shots = (1, 2, 4, 8, 16)  # labelled images a class
     config.seeds = (1, 2, 3)  # of the subsets and of the order of training
 
-    # The pre-trained model: RN50, RN101, RN50x4, RN50x16, RN50x64 (downloaded on first use), or a
-    # directory written by tools/convert_torch_weights.py.
+    # The pre-trained model: RN50, RN101, RN50x4, RN50x16, RN50x64 (downloaded on first use), small
+    # (comes with the package), or a directory written by tools/convert_torch_weights.py.
     config.weights = "RN50"
     config.dtype = "auto"  # of the trunk; auto: bfloat16 on an accelerator, float32 on a CPU
 
@@ -51,9 +51,8 @@ def get_config() -> ConfigDict:
     config.eval_split = "test"  # test or val
 
     # Nothing below changes a result, but for the last bits of its features.
-    config.cache_dir = (
-        "~/.cache/safe_jax"  # downloads, and banks: for RN50 196 KiB an image and view
-    )
+    # Downloads, and banks: for RN50 196 KiB an image and view.
+    config.cache_dir = "~/.cache/safe_jax"
     config.workers = 0  # threads that decode; 0: one for each core
     config.trunk_batch_size = 32  # images a device, in extraction
     config.eval_batch_size = 256

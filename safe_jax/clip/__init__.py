@@ -22,16 +22,18 @@ CACHE_DIR = "~/.cache/safe_jax"
 
 
 def locate(name_or_path, cache_dir=CACHE_DIR):
-    """The Orbax directory meant: a path, or one of OpenAI's names, downloaded on first use."""
+    """The Orbax directory meant: a path, or a name, whose weights are obtained on first use."""
+    if name_or_path == "small":
+        return download.unpack_small(cache_dir)
     return download.fetch(name_or_path, cache_dir) if name_or_path in PRESETS else name_or_path
 
 
 def load(name_or_path, dtype=jnp.float32, sharding=None, cache_dir=CACHE_DIR) -> CLIP:
-    """The model of one of OpenAI's names (`RN50`, ...) or of an Orbax directory.
+    """The model of a name or of an Orbax directory.
 
     Args:
-        name_or_path: `RN50`, `RN101`, `RN50x4`, `RN50x16`, `RN50x64`, or a directory that
-            `tools/convert_torch_weights.py` wrote.
+        name_or_path: `RN50`, `RN101`, `RN50x4`, `RN50x16`, `RN50x64` (OpenAI's), `small` (this
+            package's), or a directory that `tools/convert_torch_weights.py` wrote.
         dtype: what the trunk computes in; parameters are float32 whatever it is.
         sharding: where the arrays are put; the first device by default.
         cache_dir: where what is downloaded is kept, in both forms.

@@ -1,5 +1,6 @@
-"""OpenAI's released CLIP ResNets: fetched, verified and converted once."""
+"""Weights by name: OpenAI's CLIP ResNets, fetched and verified, and the small one that is here."""
 
+import contextlib
 import fcntl
 import hashlib
 import http.client
@@ -12,7 +13,11 @@ import urllib.request
 
 import tqdm
 
+from safe_jax.clip import checkpoints
 from safe_jax.errors import InputError
+
+# Trained by tools/pretrain_small_clip.py; it comes with the package.
+SMALL = pathlib.Path(__file__).with_name("small.safetensors")
 
 HOST = "https://openaipublic.azureedge.net/clip/models"
 
@@ -32,16 +37,33 @@ def fetch(name: str, cache_dir, host: str = HOST) -> pathlib.Path:
     Raises `InputError` where the file cannot be had or is not what OpenAI released; the message
     says what to put where by hand.
     """
-    folder = pathlib.Path(cache_dir).expanduser() / "weights"
-    converted = folder / name
-    if converted.exists():
-        return converted
-    folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / f"{name}.lock", "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # another process may be at it: let it finish
-        if not converted.exists():
-            _fetch(name, folder / f"{name}.pt", converted, host)
+    converted = pathlib.Path(cache_dir).expanduser() / "weights" / name
+    with _missing(converted) as missing:
+        if missing:
+            _fetch(name, converted.with_name(f"{name}.pt"), converted, host)
     return converted
+
+
+def unpack_small(cache_dir) -> pathlib.Path:
+    """The Orbax directory of the package's small CLIP under `cache_dir`, made on first use."""
+    folder = pathlib.Path(cache_dir).expanduser() / "weights" / _sha256(SMALL)[:12]
+    converted = folder / "small"
+    with _missing(converted) as missing:
+        if missing:
+            checkpoints.convert(SMALL, converted)
+    return converted
+
+
+@contextlib.contextmanager
+def _missing(directory):
+    """Yields whether a directory is to be made, by this process alone."""
+    if directory.exists():
+        yield False
+        return
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    with open(directory.with_name(f"{directory.name}.lock"), "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # another process may be at it: let it finish
+        yield not directory.exists()
 
 
 def _fetch(name, checkpoint, converted, host):

@@ -1,11 +1,13 @@
 """Handwritten digits among clutter: real scans pasted into drawn scenes.
 
 The scans are scikit-learn's: 1,797 digits of 8 x 8 pixels by 43 people (Alpaydin and Kaynak,
-"Optical Recognition of Handwritten Digits", UCI Machine Learning Repository). Each is used once,
-beside printed letters and shapes that tell nothing: a pool has to learn where to look.
+"Optical Recognition of Handwritten Digits", UCI Machine Learning Repository). Each is used once.
+Beside it stands a printed digit of another class, which a model that knows print reads more easily,
+and something small: a pool has to learn where to look.
 """
 
 import json
+import logging
 import pathlib
 import random
 import shutil
@@ -16,11 +18,13 @@ import PIL.Image
 from safe_jax.data import scenes
 from safe_jax.errors import InputError
 
+log = logging.getLogger(__name__)
+
 FOLDER = "digits-1"  # a new number wherever other pictures are drawn
 IMAGE_SIZE = 128
-PER_CLASS = {"train": 40, "val": 20}  # the others, about 120, are for test
-SIDES = (0.28, 0.45)  # of the digit and of the clutter, as parts of the image
-CLUTTER = (2, 3)  # letters and shapes beside the digit, at least and at most
+PER_CLASS = {"train": 50, "val": 50}  # the others, about 80, are for test
+SCAN_SIDE, PRINT_SIDE, SMALL_SIDE = (0.38, 0.5), (0.28, 0.38), (0.14, 0.22)  # parts of the image
+SMALL_THINGS = (1, 2)  # letters and shapes, at least and at most
 
 
 def make(root: pathlib.Path) -> None:
@@ -31,12 +35,13 @@ def make(root: pathlib.Path) -> None:
     folder = root / FOLDER
     if folder.exists():
         return
+    log.info("drawing the digits' scenes in %s", folder)
     unfinished = folder.with_suffix(".partial")
     shutil.rmtree(unfinished, ignore_errors=True)
     content = {"train": [], "val": [], "test": [], "boxes": {}}
     for part, number, label, scan in _scans():
         path = f"{part}/{number:04}_{label}.png"
-        pixels, box = _scene(random.Random(f"{part} {number}"), scan)
+        pixels, box = _scene(random.Random(f"{part} {number}"), label, scan)
         file = unfinished / "images" / path
         file.parent.mkdir(parents=True, exist_ok=True)
         PIL.Image.fromarray(pixels).save(file, compress_level=1)
@@ -67,11 +72,15 @@ def _scans():
         yield part, number, label, (scans_n88[number] * (255 / 16)).astype(np.uint8)
 
 
-def _scene(rng, scan):
+def _scene(rng, label, scan):
     """Pixels of a scene with the scan in it, and the scan's box."""
     ground = rng.choice(list(scenes.COLOURS))
-    kinds = rng.choices(("letter", "shape"), k=rng.randint(*CLUTTER))
-    things = [scenes.random_thing(rng, kind, ground) for kind in ("digit", *kinds)]
+    others = [name for name in scenes.DIGITS if name != scenes.DIGITS[label]]
+    scanned, printed = (scenes.random_thing(rng, "digit", ground) for _ in range(2))
+    small = rng.choices(("letter", "shape"), k=rng.randint(*SMALL_THINGS))
+    things = [scanned, printed._replace(name=rng.choice(others))]
+    things += [scenes.random_thing(rng, kind, ground) for kind in small]
+    sides = [SCAN_SIDE, PRINT_SIDE, *[SMALL_SIDE] * len(small)]
     masks = {0: PIL.Image.fromarray(scan)}
-    scene = scenes.draw(rng, IMAGE_SIZE, things, ground, SIDES, masks)
+    scene = scenes.draw(rng, IMAGE_SIZE, things, ground, sides, masks)
     return scene.pixels, scene.boxes[0]

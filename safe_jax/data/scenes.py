@@ -76,20 +76,20 @@ def draw(
     size: int,
     things: list[Thing],
     ground: str,
-    sides: tuple[float, float],
+    sides: list[tuple[float, float]],
     masks: dict[int, PIL.Image.Image] | None = None,
 ) -> Scene:
     """Draws `things` where they do not hide each other; later ones that find no room are left out.
 
     Args:
-        sides: least and greatest side of a thing, as parts of `size`.
+        sides: least and greatest side of each thing, as parts of `size`.
         masks: 8-bit masks to draw the things with these numbers by, as they are.
     """
     texture = rng.choice(TEXTURES)
     canvas = PIL.Image.fromarray(_ground(rng, size, COLOURS[ground], texture))
     drawn, boxes = [], []
     for number, thing in enumerate(things):
-        box = _find_room(rng, size, sides, boxes)
+        box = _find_room(rng, size, sides[number], boxes)
         if box is None:
             continue
         mask = (masks or {}).get(number) or _distorted(rng, _mask(rng, thing))

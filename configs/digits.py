@@ -1,0 +1,18 @@
+"""Handwritten digits among clutter, and the small CLIP of the package: nothing is downloaded.
+
+    python -m safe_jax.main --config configs/digits.py
+
+Needs scikit-learn, which has the scans: pip install -e '.[digits]'. The pictures are drawn on
+first use.
+"""
+
+from configs import default
+
+
+def get_config():
+    config = default.get_config()
+    config.dataset = "digits"
+    config.data_root = config.cache_dir
+    config.weights = "small"
+    config.learning_rate = 1e-3  # docs/defaults.md
+    return config
