@@ -6,13 +6,15 @@ from ml_collections import ConfigDict
 def get_config() -> ConfigDict:
     config = ConfigDict()
 
-    # What is classified: a data set of the benchmark by its name, or any folder of images with a
-    # split file in CoOp's format. Paths are under data_root; empty ones are the benchmark's.
+    # What is classified: a data set of the benchmark by its name, or any folder of images, with a
+    # split file in CoOp's format or a folder for each class. Paths are under data_root; empty ones
+    # are the benchmark's. docs/data.md has all layouts.
     config.dataset = ""
     config.data_root = "data"
     config.image_dir = ""
     config.split_file = ""
     config.templates = ()  # each with one {}; several are averaged
+    config.prompts_file = ""  # JSON, {class: [sentence, ...]}; replaces the templates
     config.shots = (1, 2, 4, 8, 16)  # labelled images a class
     config.seeds = (1, 2, 3)  # of the subsets and of the order of training
 

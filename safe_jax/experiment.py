@@ -182,7 +182,7 @@ def _prepare(config, data, specs, directory, workdir) -> Context:
     }
     sources.check_files(sorted(unread), config.workers)
     model = clip.load(directory, jnp.dtype(config.dtype), parallel.replicated(mesh))
-    text_kd = zero_shot.text_classifier(model, data.classnames, data.templates)
+    text_kd = zero_shot.text_classifier(model, data.prompts)
     features.check_space([labelled.spec for labelled in banked.values()], model.config)
     banks = {
         use: LabelledBank(

@@ -35,10 +35,10 @@ _AT_LEAST = {
 }
 
 # No number in a row depends on these, or the row itself tells them: the weights, shots, seed, and
-# the images as they are.
+# the images as they are. The prompts are hashed themselves, wherever they come from.
 _NOT_HASHED = (
-    "data_root", "weights", "cache_dir", "workers", "trunk_batch_size", "eval_batch_size",
-    "checkpoint_every", "shots", "seeds",
+    "data_root", "prompts_file", "weights", "cache_dir", "workers", "trunk_batch_size",
+    "eval_batch_size", "checkpoint_every", "shots", "seeds",
 )  # fmt: skip
 
 
@@ -93,7 +93,7 @@ def experiment_hash(config: FrozenConfigDict, data, weights_digest: str) -> str:
     """Identifies an experiment: rows with the same hash belong together."""
     knobs = {k: v for k, v in config.to_dict().items() if k not in _NOT_HASHED}
     sha = hashlib.sha256(
-        json.dumps([knobs, weights_digest, data.classnames, data.templates]).encode()
+        json.dumps([knobs, weights_digest, data.classnames, data.prompts]).encode()
     )
     for part in data.splits:
         sha.update(

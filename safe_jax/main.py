@@ -13,6 +13,7 @@ from absl import app, flags
 from ml_collections import config_flags
 
 from safe_jax import experiment, report
+from safe_jax.data import datasets
 from safe_jax.errors import InputError
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "What to run.")
@@ -23,7 +24,7 @@ WORKDIR = flags.DEFINE_string(
 
 def main(_):
     config = CONFIG.value
-    workdir = WORKDIR.value or f"runs/{config.dataset}-{pathlib.Path(config.weights).name}"
+    workdir = WORKDIR.value or f"runs/{datasets.name(config)}-{pathlib.Path(config.weights).name}"
     workdir = pathlib.Path(workdir).expanduser()
     _log_to_stderr()
     try:

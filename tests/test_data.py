@@ -11,7 +11,7 @@ import pytest
 
 from configs import default
 from safe_jax import clip
-from safe_jax.data import datasets, few_shot, images, sources
+from safe_jax.data import datasets, few_shot, images, layouts, sources
 from safe_jax.errors import InputError
 from tests import tiny
 
@@ -127,7 +127,7 @@ def test_subsets_are_coops(shared):
     folder = {"caltech101": shared / "data" / "caltech-101"}
     checked = 0
     for name, draws in digests.items():
-        file = datasets.LAYOUTS[name].split_file.split("/")[-1]
+        file = layouts.LAYOUTS[name].split_file.split("/")[-1]
         splits, _ = sources.read_split_file(folder.get(name, shared / "facts" / "splits") / file)
         for key, wanted in draws.items():
             shots, seed = (int(part.split("_")[1]) for part in key.split("-"))
@@ -168,9 +168,10 @@ def test_a_data_set_of_ones_own(tiny_root):
     ("knobs", "said"),
     [
         ({"dataset": "caltech11", "image_dir": "", "split_file": ""}, "did you mean 'caltech101'"),
-        ({"dataset": "mine", "image_dir": ""}, "set config.image_dir, config.split_file and"),
+        ({"dataset": "mine", "image_dir": ""}, "set config.image_dir, and config.split_file if"),
         ({"split_file": "absent.json"}, "no such split file; point config.data_root"),
         ({"templates": ("a photo",)}, "one {} is expected"),
+        ({"templates": ()}, "has no prompts: set config.templates="),
     ],
 )
 def test_what_is_missing_from_a_description_is_said(tiny_root, knobs, said):
@@ -220,7 +221,7 @@ def imagenet_config(root):
 def test_imagenets_validation_is_drawn_from_train(imagenet_root):
     data = datasets.load(imagenet_config(imagenet_root))
     assert data.classnames == ("tench", "goldfish", "great white shark")  # by sorted wnid
-    assert len(data.templates) == 7
+    assert [len(sentences) for sentences in data.prompts] == [7, 7, 7]
     assert [len(part) for part in data.splits] == [3 * 27, 3 * 3, 3 * 3]
     assert not set(data.splits.train) & set(data.splits.val)
     assert all(record.path.startswith("train/") for record in data.splits.val)
@@ -238,5 +239,5 @@ def test_imagenets_missing_folders_are_listed(imagenet_root):
     with pytest.raises(InputError, match=f"1 of 6 class folders are missing:\n  {folder}"):
         datasets.load(imagenet_config(imagenet_root))
     (imagenet_root / "imagenet" / "classnames.txt").unlink()
-    with pytest.raises(InputError, match=r"classnames\.txt: no such file"):
+    with pytest.raises(InputError, match=r"list it in .*/imagenet/classnames\.txt, `wnid name`:"):
         datasets.load(imagenet_config(imagenet_root))

@@ -121,7 +121,7 @@ def test_recipe_is_traced(shared, weights_dir, tmp_path, file, knobs, shots, tra
     mesh = parallel.make_mesh(jax.devices()[:1])
     data = datasets.load(config)
     model = clip.load(weights_dir, sharding=parallel.replicated(mesh))
-    text_kd = zero_shot.text_classifier(model, data.classnames, data.templates)
+    text_kd = zero_shot.text_classifier(model, data.prompts)
     drawn = dict(zip(("train", "val"), few_shot.subset(*data.splits[:2], shots, 1), strict=True))
     banks = {
         part: features.load_or_extract(

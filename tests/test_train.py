@@ -23,7 +23,7 @@ def model(tiny_root):
 
 @pytest.fixture(scope="module")
 def text_kd(model):
-    return zero_shot.text_classifier(model, list(tiny.COLOURS), ["a photo of a {} thing."])
+    return zero_shot.text_classifier(model, [[f"a photo of a {c} thing."] for c in tiny.COLOURS])
 
 
 @pytest.fixture(scope="module")

@@ -27,7 +27,7 @@ from configs import default
 from safe_jax import batches, clip, knobs, parallel, train
 from safe_jax.clip import checkpoints, download, weights
 from safe_jax.clip.model import CLIP, CLIPConfig
-from safe_jax.data import images, scenes
+from safe_jax.data import images, prompts, scenes
 from safe_jax.methods.zero_shot import text_classifier, unit
 
 CONFIG = CLIPConfig(
@@ -265,7 +265,7 @@ def measure(model: CLIP, stage: Stage) -> dict[str, float]:
         )
 
     right, digits = [], []
-    text_kd = text_classifier(model, scenes.DIGITS, ("a photo of the digit {}.",))
+    text_kd = text_classifier(model, prompts.fill(("a photo of the digit {}.",), scenes.DIGITS))
     for n in range(HELD_OUT_BATCHES):
         numbers = range(HELD_OUT + n * BATCH_SIZE, HELD_OUT + (n + 1) * BATCH_SIZE)
         batch = make_batch(stage, numbers)

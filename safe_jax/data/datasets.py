@@ -1,161 +1,98 @@
-"""The benchmark: where each data set's files lie, its classes and its prompts.
-
-Folders, split files and templates are CoOp's and Tip-Adapter's, so a data root made for either
-works here as it is.
-"""
+"""A data set by its description in a config: splits, classes, prompts."""
 
 import dataclasses
 import difflib
 import logging
 import pathlib
-from typing import NamedTuple
 
-from safe_jax.data import digits, sources
+from safe_jax.data import digits, folders, imagenet, prompts, sources
+from safe_jax.data.layouts import LAYOUTS, Layout
 from safe_jax.errors import InputError
 
 log = logging.getLogger(__name__)
 
 
-class Layout(NamedTuple):
-    """Paths under the data root, and the prompt templates."""
-
-    image_dir: str
-    split_file: str | None
-    templates: tuple[str, ...]
-
-
-# FGVC-Aircraft has lists of its own in place of a split file and is not read yet.
-LAYOUTS = {
-    "imagenet": Layout(
-        "imagenet/images",
-        None,  # folders tell the splits
-        (  # Tip-Adapter's seven
-            "itap of a {}.",
-            "a bad photo of the {}.",
-            "a origami {}.",
-            "a photo of the large {}.",
-            "a {} in a video game.",
-            "art of the {}.",
-            "a photo of the small {}.",
-        ),
-    ),
-    "caltech101": Layout(
-        "caltech-101/101_ObjectCategories",
-        "caltech-101/split_zhou_Caltech101.json",
-        ("a photo of a {}.",),
-    ),
-    "oxford_pets": Layout(
-        "oxford_pets/images",
-        "oxford_pets/split_zhou_OxfordPets.json",
-        ("a photo of a {}, a type of pet.",),
-    ),
-    "stanford_cars": Layout(
-        "stanford_cars",
-        "stanford_cars/split_zhou_StanfordCars.json",
-        ("a photo of a {}.",),
-    ),
-    "oxford_flowers": Layout(
-        "oxford_flowers/jpg",
-        "oxford_flowers/split_zhou_OxfordFlowers.json",
-        ("a photo of a {}, a type of flower.",),
-    ),
-    "food101": Layout(
-        "food-101/images",
-        "food-101/split_zhou_Food101.json",
-        ("a photo of {}, a type of food.",),
-    ),
-    "sun397": Layout(
-        "sun397/SUN397",
-        "sun397/split_zhou_SUN397.json",
-        ("a photo of a {}.",),
-    ),
-    "dtd": Layout(
-        "dtd/images",
-        "dtd/split_zhou_DescribableTextures.json",
-        ("{} texture.",),
-    ),
-    "eurosat": Layout(
-        "eurosat/2750",
-        "eurosat/split_zhou_EuroSAT.json",
-        ("a centered satellite photo of {}.",),
-    ),
-    "ucf101": Layout(
-        "ucf101/UCF-101-midframes",
-        "ucf101/split_zhou_UCF101.json",
-        ("a photo of a person doing {}.",),
-    ),
-    "digits": Layout(  # made on first use
-        f"{digits.FOLDER}/images",
-        f"{digits.FOLDER}/split.json",
-        ("a photo of the digit {}.",),
-    ),
-}
-
-
 @dataclasses.dataclass(frozen=True)
 class Dataset:
-    """A data set read from disk; its records' paths are under `image_dir`.
+    """A data set whose listing was read; its records' paths are under `image_dir`.
 
-    `boxes` tells of some of them where the labelled object is, in pixels.
+    `prompts` has the sentences of each class. `boxes` tells of some images where the labelled
+    object is, in pixels.
     """
 
     name: str
     image_dir: pathlib.Path
     classnames: tuple[str, ...]
-    templates: tuple[str, ...]
+    prompts: prompts.Prompts
     splits: sources.Splits
     boxes: dict[str, list[float]]
 
 
+def name(config) -> str:
+    """What the data set is called: `config.dataset`, or else after its folder."""
+    return config.dataset or pathlib.Path(config.image_dir).expanduser().resolve().name
+
+
 def load(config) -> Dataset:
-    """The data set that `config.dataset` names, or that `image_dir` and `split_file` describe.
+    """The data set that `config.dataset` names, or that the other knobs describe.
 
     Reads listings only, no image. Raises `InputError` where the description is incomplete or the
     files are not there.
     """
     root = pathlib.Path(config.data_root).expanduser()
-    known = LAYOUTS.get(config.dataset, Layout("", "", ()))
+    layout = _layout(config)
+    image_dir = root / layout.image_dir
+    boxes = {}
+    if layout.split_file:
+        if config.dataset == "digits":
+            digits.make(root)
+        splits, boxes = sources.read_split_file(root / layout.split_file)
+        classnames = _classnames(splits, root / layout.split_file)
+    elif config.dataset == "imagenet":
+        splits, classnames = imagenet.read(image_dir)
+    elif config.dataset == "fgvc_aircraft":
+        splits, classnames = sources.read_aircraft(image_dir.parent)
+    else:
+        splits, classnames = folders.read(image_dir)
+
+    if shared := len({r.path for r in splits.train + splits.val} & {r.path for r in splits.test}):
+        log.warning("%d images are in test and in train or val: results will flatter", shared)
+    classnames = tuple(classname.replace("_", " ") for classname in classnames)
+    if config.prompts_file:
+        sentences = prompts.read(root / config.prompts_file, classnames)
+    else:
+        sentences = prompts.fill(layout.templates, classnames)
+    return Dataset(name(config), image_dir, classnames, sentences, splits, boxes)
+
+
+def _layout(config) -> Layout:
+    """What the config says, completed by what is known of the benchmark."""
+    known = LAYOUTS.get(config.dataset, Layout("", None, ()))
     layout = Layout(
         config.image_dir or known.image_dir,
         config.split_file or known.split_file,
         tuple(config.templates) or known.templates,
     )
-    if not config.dataset or "" in layout or not layout.templates:
+    if not layout.image_dir:
         near = difflib.get_close_matches(config.dataset, LAYOUTS, n=1)
         raise InputError(
-            f"config.dataset={config.dataset!r} is not one of the benchmark's that are read"
+            f"config.dataset={config.dataset!r} is not one of the benchmark's"
             + (f" (did you mean {near[0]!r}?)" if near else f" ({', '.join(LAYOUTS)})")
-            + "; for one of your own set config.image_dir, config.split_file and config.templates"
+            + "; for one of your own set config.image_dir, and config.split_file if it has one"
         )
-    for template in layout.templates:
-        if template.count("{}") != 1:
-            raise InputError(f"template {template!r}: one {{}} is expected, for the class name")
+    if not layout.templates and not config.prompts_file:
+        raise InputError(
+            f"{name(config)} has no prompts: set config.templates=\"('a photo of a {{}}.',)\" or "
+            "config.prompts_file"
+        )
+    return layout
 
-    if layout.split_file is None:
-        splits, classnames = sources.read_imagenet(root / layout.image_dir)
-        boxes = {}
-    else:
-        if config.dataset == "digits":
-            digits.make(root)
-        splits, boxes = sources.read_split_file(root / layout.split_file)
-        pairs = {(record.label, record.classname) for part in splits for record in part}
-        names = dict(pairs)
-        if len(pairs) > len(names):
-            raise InputError(
-                f"{root / layout.split_file}: one class name for each label is expected"
-            )
-        if sorted(names) != list(range(len(names))):
-            raise InputError(
-                f"{root / layout.split_file}: labels must be 0 to {len(names) - 1}, each used"
-            )
-        classnames = [names[label] for label in range(len(names))]
-    if shared := len({r.path for r in splits.train + splits.val} & {r.path for r in splits.test}):
-        log.warning("%d images are in test and in train or val: results will flatter", shared)
-    return Dataset(
-        name=config.dataset,
-        image_dir=root / layout.image_dir,
-        classnames=tuple(name.replace("_", " ") for name in classnames),
-        templates=layout.templates,
-        splits=splits,
-        boxes=boxes,
-    )
+
+def _classnames(splits, split_file):
+    pairs = {(record.label, record.classname) for part in splits for record in part}
+    names = dict(pairs)
+    if len(pairs) > len(names):
+        raise InputError(f"{split_file}: one class name for each label is expected")
+    if sorted(names) != list(range(len(names))):
+        raise InputError(f"{split_file}: labels must be 0 to {len(names) - 1}, each used")
+    return [names[label] for label in range(len(names))]

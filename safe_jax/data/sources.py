@@ -1,4 +1,4 @@
-"""Files on disk to records: CoOp's split files and ImageNet's folders."""
+"""Listings to records: CoOp's split files, FGVC-Aircraft's lists; splits that are drawn."""
 
 import concurrent.futures
 import json
@@ -12,7 +12,9 @@ import tqdm
 from safe_jax.data import images
 from safe_jax.errors import InputError, listing
 
-IMAGENET_VAL_PER_CLASS = 50
+# Of a class, where a data set comes without these splits.
+VAL_PART = 0.2
+TEST_PART = 0.3
 
 
 class Record(NamedTuple):
@@ -76,46 +78,72 @@ def _is_box(box):
     return left < right and top < bottom
 
 
-def read_imagenet(image_dir: pathlib.Path) -> tuple[Splits, list[str]]:
-    """ImageNet in CoOp's layout: `{train,val}/wnid/*`, and `classnames.txt` beside `image_dir`.
+def read_aircraft(folder: pathlib.Path) -> tuple[Splits, list[str]]:
+    """FGVC-Aircraft's own lists: `variants.txt`, and `images_variant_{train,val,test}.txt`.
 
-    ImageNet's own validation images are the test split here, so a validation split is drawn from
-    train: 50 images a class (a tenth of the smaller classes of a partial copy), the same ones
-    always. Files are sorted by name; CoOp's own subset follows the file system's order instead,
-    which nobody can repeat.
-
-    Returns the splits and the class names by label. Raises `InputError` listing what is missing.
+    A line of a list is `NUMBER VARIANT`; the image is `NUMBER.jpg`. Labels follow `variants.txt`,
+    as CoOp's do. Returns the splits and the class names by label.
     """
-    names_file = image_dir.parent / "classnames.txt"
-    try:
-        lines = names_file.read_text(encoding="utf-8").splitlines()
-    except FileNotFoundError:
+    names = ("variants", *(f"images_variant_{part}" for part in Splits._fields))
+    files = [folder / f"{name}.txt" for name in names]
+    if absent := [str(file) for file in files if not file.is_file()]:
         raise InputError(
-            f"{names_file}: no such file; it holds a line `wnid name` for each class (CoOp's "
-            "classnames.txt), and config.data_root is the folder above imagenet/"
-        ) from None
-    names = dict(line.strip().split(" ", 1) for line in lines if " " in line.strip())
-    folders = [image_dir / part / wnid for part in ("train", "val") for wnid in names]
-    if absent := [str(folder) for folder in folders if not folder.is_dir()]:
-        raise InputError(
-            f"{len(absent)} of {len(folders)} class folders are missing:" + listing(absent)
+            f"{len(absent)} lists of FGVC-Aircraft are missing; they lie in data/ of its archive:"
+            + listing(absent)
         )
+    variants, *lists = [file.read_text(encoding="utf-8").splitlines() for file in files]
+    variants = [line.strip() for line in variants if line.strip()]
+    label = {variant: n for n, variant in enumerate(variants)}
     splits = Splits([], [], [])
-    rng = random.Random(0)
-    for label, wnid in enumerate(sorted(names)):
-        train = [Record(path, label, names[wnid]) for path in _listing(image_dir, f"train/{wnid}")]
-        held_out = set(rng.sample(train, min(IMAGENET_VAL_PER_CLASS, len(train) // 10)))
-        splits.train.extend(record for record in train if record not in held_out)
-        splits.val.extend(record for record in train if record in held_out)
-        splits.test.extend(
-            Record(path, label, names[wnid]) for path in _listing(image_dir, f"val/{wnid}")
-        )
-    return splits, [names[wnid] for wnid in sorted(names)]
+    for file, lines, records in zip(files[1:], lists, splits, strict=True):
+        for number, line in enumerate(lines, 1):
+            image, _, variant = line.strip().partition(" ")
+            if variant not in label:
+                raise InputError(
+                    f"{file}, line {number}: an image's number and a variant of variants.txt are "
+                    f"expected, not {line!r}"
+                )
+            records.append(Record(f"{image}.jpg", label[variant], variant))
+    return splits, variants
 
 
-def _listing(image_dir, folder):
+def list_files(image_dir: pathlib.Path, folder: str) -> list[str]:
+    """The files in a folder under `image_dir`, sorted, but for hidden ones."""
     with os.scandir(image_dir / folder) as entries:
         return sorted(f"{folder}/{e.name}" for e in entries if not e.name.startswith("."))
+
+
+def complete(parts: dict[str, list[Record]], where) -> Splits:
+    """Draws the splits that a data set does not come with, class by class, always the same.
+
+    From `train` alone 30 % are drawn for test and 20 % for val, as CoOp divides Caltech-101. From
+    `train` and `test` 20 % of train for val. `train` and `val` without a test split: val is what
+    results are reported on, so it is the test split, and a val split is drawn from train.
+
+    Raises `InputError` where a class has not an image for each.
+    """
+    test = parts.get("test") or parts.get("val")
+    if test and parts.get("test") and parts.get("val"):
+        return Splits(parts["train"], parts["val"], test)
+    drawn = Splits([], [], test or [])
+    by_label = {}
+    for record in parts["train"]:
+        by_label.setdefault(record.label, []).append(record)
+    needed = 2 if test else 3
+    if few := [items[0].classname for items in by_label.values() if len(items) < needed]:
+        raise InputError(
+            f"{where}: {len(few)} classes have fewer than {needed} images to draw splits from, "
+            f"one for each of train, val{'' if test else ' and test'}:" + listing(few)
+        )
+    rng = random.Random(0)
+    for _, items in sorted(by_label.items()):
+        shuffled = rng.sample(items, len(items))
+        n_val = max(1, round(VAL_PART * len(items)))
+        n_test = 0 if test else max(1, round(TEST_PART * len(items)))
+        drawn.val.extend(sorted(shuffled[:n_val]))
+        drawn.test.extend(sorted(shuffled[n_val : n_val + n_test]))
+        drawn.train.extend(sorted(shuffled[n_val + n_test :]))
+    return drawn
 
 
 def check_files(paths: list[pathlib.Path], workers: int) -> None:

@@ -1,6 +1,6 @@
-"""Zero-shot CLIP: class names and templates to a classifier.
+"""Zero-shot CLIP: prompts to a classifier.
 
-Axes: k classes, b images, d channels of the joint space.
+Axes: p prompts, t tokens, k classes, n images, d channels of the joint space.
 """
 
 from functools import partial
@@ -11,6 +11,7 @@ import numpy as np
 from flax import nnx
 
 from safe_jax import clip, parallel
+from safe_jax.data.prompts import Prompts
 
 TEXTS_PER_CALL = 256
 
@@ -20,21 +21,23 @@ def unit(x):
     return x / jnp.linalg.norm(x, axis=-1, keepdims=True)
 
 
-def text_classifier(model: clip.CLIP, classnames, templates) -> jax.Array:
+def text_classifier(model: clip.CLIP, prompts: Prompts) -> jax.Array:
     """A row of unit length for each class, `(k, d)`: its prompts' unit features, averaged."""
-    prompts = [template.replace("{}", name) for name in classnames for template in templates]
-    tokens_bt = clip.tokenize(prompts, model.config.context_length)
+    sentences = [sentence for of_class in prompts for sentence in of_class]
+    tokens_pt = clip.tokenize(sentences, model.config.context_length)
     # Nothing after end-of-text counts: cut what is padding in every row.
-    tokens_bt = tokens_bt[:, : int(tokens_bt.argmax(-1).max()) + 1]
+    tokens_pt = tokens_pt[:, : int(tokens_pt.argmax(-1).max()) + 1]
     graphdef, params = nnx.split(model)
     features = [
         np.asarray(_encode_text(graphdef, params, parallel.pad_to(part, TEXTS_PER_CALL)))[
             : len(part)
         ]
-        for part in np.split(tokens_bt, range(TEXTS_PER_CALL, len(tokens_bt), TEXTS_PER_CALL))
+        for part in np.split(tokens_pt, range(TEXTS_PER_CALL, len(tokens_pt), TEXTS_PER_CALL))
     ]
-    features_ktd = np.concatenate(features).reshape(len(classnames), len(templates), -1)
-    return unit(unit(features_ktd).mean(1))
+    features_pd = unit(np.concatenate(features))
+    class_p = np.repeat(np.arange(len(prompts)), [len(of_class) for of_class in prompts])
+    # The sum serves as well as the mean: it has the same direction.
+    return unit(jax.ops.segment_sum(features_pd, class_p, len(prompts)))
 
 
 def accuracy(features_nd, text_kd, label_n: np.ndarray) -> float:

@@ -1,0 +1,85 @@
+"""A folder of one's own: `root/class/image`, or `root/{train,val,test}/class/image`."""
+
+import os
+import pathlib
+import re
+
+from safe_jax.data import sources
+from safe_jax.errors import InputError, listing
+
+SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
+_PARTS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
+
+
+def read(root: pathlib.Path) -> tuple[sources.Splits, list[str]]:
+    """The images below `root`, with splits drawn where the folders tell none.
+
+    Hidden files and files of other kinds are passed over. Classes are numbered in natural order
+    ("2" before "10"). Returns the splits and the folders' names by label.
+
+    Raises `InputError` where folders, or images in them, are missing.
+    """
+    if not root.is_dir():
+        raise InputError(
+            f"{root}: no such folder; config.image_dir is the folder that holds one for each class"
+        )
+    folders = _subfolders(root)
+    if "train" in folders:
+        parts = {}
+        for name in folders:
+            if name.lower() not in _PARTS:
+                raise InputError(
+                    f"{root}: beside train/ only val/ and test/ are expected, not {name}/"
+                )
+            part = _PARTS[name.lower()]
+            if part in parts:
+                raise InputError(f"{root}: two folders are for {part}; keep one")
+            parts[part] = _subfolders(root / name), f"{name}/"
+    else:
+        parts = {"train": (folders, "")}
+    names = sorted(parts["train"][0], key=_natural)
+    if len(names) < 2:
+        raise InputError(
+            f"{root}: a folder for each of at least two classes is expected"
+            f"{' in train/' if 'train' in folders else ''}, not {len(names)}"
+        )
+    spaced = [name.replace("_", " ") for name in names]
+    if twice := sorted({name for name in spaced if spaced.count(name) > 1}):
+        raise InputError(f"{root}: two folders each are for {', '.join(twice)}; rename one")
+    strange = [
+        f"{root}/{prefix}{name}"
+        for classes, prefix in parts.values()
+        for name in sorted(classes - set(names), key=_natural)
+    ]
+    if strange:
+        raise InputError(f"{len(strange)} class folders are not in train:" + listing(strange))
+
+    records, empty = {}, []
+    for part, (classes, prefix) in parts.items():
+        records[part] = []
+        for label, name in enumerate(names):
+            files = _images(root, prefix + name) if name in classes else []
+            if not files and (part == "train" or name in classes):
+                empty.append(f"{root}/{prefix}{name}")
+            records[part] += [sources.Record(file, label, name) for file in files]
+    if empty:
+        raise InputError(
+            f"{len(empty)} class folders hold no image ({', '.join(SUFFIXES)}):" + listing(empty)
+        )
+    return sources.complete(records, root), names
+
+
+def _subfolders(folder):
+    with os.scandir(folder) as entries:
+        return {e.name for e in entries if e.is_dir() and not e.name.startswith(".")}
+
+
+def _images(root, folder):
+    files = sources.list_files(root, folder)
+    return [file for file in files if file.lower().endswith(SUFFIXES)]
+
+
+def _natural(name):
+    """Key that sorts the numbers in names as numbers."""
+    pieces = re.split(r"(\d+)", name.casefold())
+    return [int(piece) if piece.isdecimal() else piece for piece in pieces], name

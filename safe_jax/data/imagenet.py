@@ -1,0 +1,128 @@
+"""ImageNet and its variants in CoOp's layout.
+
+The package has the 1000 classes as CLIP, CoOp and Tip-Adapter name them. A class's label is the
+rank of its WordNet id, which is the order that everybody uses.
+"""
+
+import difflib
+import functools
+import importlib.resources
+import logging
+import pathlib
+import random
+
+from safe_jax.data.sources import Record, Splits, list_files
+from safe_jax.errors import InputError, listing
+
+VAL_PER_CLASS = 50
+
+log = logging.getLogger(__name__)
+
+
+@functools.cache
+def benchmark_classes() -> dict[str, str]:
+    """The 1000 class names by WordNet id, in the order of labels."""
+    file = importlib.resources.files("safe_jax.data") / "imagenet_classes.txt"
+    return dict(line.split(" ", 1) for line in file.read_text(encoding="utf-8").splitlines())
+
+
+def read_classes(image_dir: pathlib.Path) -> dict[str, str]:
+    """Class names by WordNet id, in the order of labels.
+
+    CoOp's `classnames.txt` beside `image_dir`, where there is one, may list a part of the classes
+    or name them otherwise; without it they are the benchmark's 1000.
+    """
+    file = image_dir.parent / "classnames.txt"
+    if not file.exists():
+        return benchmark_classes()
+    lines = file.read_text(encoding="utf-8").splitlines()
+    names = dict(line.strip().split(" ", 1) for line in lines if " " in line.strip())
+    if not names:
+        raise InputError(f"{file}: a line `wnid name` for each class is expected")
+    known = benchmark_classes()
+    if other := [wnid for wnid in names.keys() & known if names[wnid] != known[wnid]]:
+        log.warning(
+            "%s names %d classes otherwise than the benchmark, %s for one: its names are used",
+            file, len(other), other[0],
+        )  # fmt: skip
+    return {wnid: names[wnid] for wnid in sorted(names)}
+
+
+def read(image_dir: pathlib.Path) -> tuple[Splits, list[str]]:
+    """ImageNet: `{train,val}/wnid/*` under `image_dir`, and `read_classes`.
+
+    ImageNet's own validation images are the test split here, so a validation split is drawn from
+    train: 50 images a class (a tenth of the smaller classes of a partial copy), the same ones
+    always. Files are sorted by name; CoOp's own subset follows the file system's order instead,
+    which nobody can repeat.
+
+    Returns the splits and the class names by label. Raises `InputError` listing what is missing.
+    """
+    names = read_classes(image_dir)
+    folders = [image_dir / part / wnid for part in ("train", "val") for wnid in names]
+    if absent := [str(folder) for folder in folders if not folder.is_dir()]:
+        file = image_dir.parent / "classnames.txt"
+        hint = "" if file.exists() else f"; to use a part of them list it in {file}, `wnid name`"
+        raise InputError(
+            f"{len(absent)} of {len(folders)} class folders are missing{hint}:" + listing(absent)
+        )
+    train, test = [
+        [
+            Record(path, label, names[wnid])
+            for label, wnid in enumerate(names)
+            for path in list_files(image_dir, f"{part}/{wnid}")
+        ]
+        for part in ("train", "val")
+    ]
+    return Splits(*hold_out(train), test), list(names.values())
+
+
+def hold_out(records: list[Record]) -> tuple[list[Record], list[Record]]:
+    """Splits training images, given class by class, into those to train and to validate with."""
+    rng = random.Random(0)
+    by_label = {}
+    for record in records:
+        by_label.setdefault(record.label, []).append(record)
+    held_out = set()
+    for items in by_label.values():
+        held_out.update(rng.sample(items, min(VAL_PER_CLASS, len(items) // 10)))
+    return [r for r in records if r not in held_out], [r for r in records if r in held_out]
+
+
+def read_variant(
+    image_dir: pathlib.Path, classes: dict[str, str], whole: bool
+) -> tuple[list[Record], list[int]]:
+    """A variant's images, and which of `classes` it has, by their labels.
+
+    Folders are named by WordNet id, or by the benchmark's label as ImageNet-V2's are. A record's
+    label is among the classes that the variant has; where it is `whole`, these must be all.
+
+    Raises `InputError` naming folders that are missing or are no class of ImageNet.
+    """
+    if not image_dir.is_dir():
+        raise InputError(f"{image_dir}: no such folder; it holds a folder for each class")
+    ids = {str(label): wnid for label, wnid in enumerate(benchmark_classes())}
+    folders = {
+        ids.get(folder.name, folder.name): folder.name
+        for folder in image_dir.iterdir()
+        if folder.is_dir() and not folder.name.startswith(".")
+    }
+    known = benchmark_classes().keys() | classes.keys()
+    if strange := sorted(folders.keys() - known):
+        near = difflib.get_close_matches(strange[0], known, n=1)
+        raise InputError(
+            f"{image_dir}: {len(strange)} folders are no class of ImageNet"
+            + (f" (is {strange[0]} meant to be {near[0]}?)" if near else "")
+            + ":" + listing(strange)
+        )  # fmt: skip
+    labels = [label for label, wnid in enumerate(classes) if wnid in folders]
+    absent = [wnid for wnid in classes if wnid not in folders]
+    if not labels or (whole and absent):
+        raise InputError(f"{image_dir}: {len(absent)} class folders are missing:" + listing(absent))
+    wnids = list(classes)
+    records = [
+        Record(path, rank, classes[wnids[label]])
+        for rank, label in enumerate(labels)
+        for path in list_files(image_dir, folders[wnids[label]])
+    ]
+    return records, labels

@@ -1,0 +1,116 @@
+"""The benchmark: where each data set's files lie, what TFDS calls it, and its prompts.
+
+Folders, split files and templates are CoOp's and Tip-Adapter's, so a data root made for either
+works here as it is.
+"""
+
+from typing import NamedTuple
+
+from safe_jax.data import digits
+
+
+class Layout(NamedTuple):
+    """Paths under the data root, prompt templates, and the name of the same data set in TFDS.
+
+    `split_file` is None where the data set has lists of its own: its folders, or its text files.
+    """
+
+    image_dir: str
+    split_file: str | None
+    templates: tuple[str, ...]
+    tfds: str | None = None
+
+
+_IMAGENET_TEMPLATES = (  # Tip-Adapter's seven
+    "itap of a {}.",
+    "a bad photo of the {}.",
+    "a origami {}.",
+    "a photo of the large {}.",
+    "a {} in a video game.",
+    "art of the {}.",
+    "a photo of the small {}.",
+)
+
+LAYOUTS = {
+    "imagenet": Layout("imagenet/images", None, _IMAGENET_TEMPLATES, "imagenet2012"),
+    "caltech101": Layout(
+        "caltech-101/101_ObjectCategories",
+        "caltech-101/split_zhou_Caltech101.json",
+        ("a photo of a {}.",),
+        "caltech101",
+    ),
+    "oxford_pets": Layout(
+        "oxford_pets/images",
+        "oxford_pets/split_zhou_OxfordPets.json",
+        ("a photo of a {}, a type of pet.",),
+        "oxford_iiit_pet",
+    ),
+    "stanford_cars": Layout(
+        "stanford_cars",
+        "stanford_cars/split_zhou_StanfordCars.json",
+        ("a photo of a {}.",),
+        "cars196",
+    ),
+    "oxford_flowers": Layout(
+        "oxford_flowers/jpg",
+        "oxford_flowers/split_zhou_OxfordFlowers.json",
+        ("a photo of a {}, a type of flower.",),
+        "oxford_flowers102",
+    ),
+    "food101": Layout(
+        "food-101/images",
+        "food-101/split_zhou_Food101.json",
+        ("a photo of {}, a type of food.",),
+        "food101",
+    ),
+    "fgvc_aircraft": Layout(
+        "fgvc_aircraft/images",
+        None,
+        ("a photo of a {}, a type of aircraft.",),
+    ),
+    "sun397": Layout(
+        "sun397/SUN397",
+        "sun397/split_zhou_SUN397.json",
+        ("a photo of a {}.",),
+        "sun397",
+    ),
+    "dtd": Layout(
+        "dtd/images",
+        "dtd/split_zhou_DescribableTextures.json",
+        ("{} texture.",),
+        "dtd",
+    ),
+    "eurosat": Layout(
+        "eurosat/2750",
+        "eurosat/split_zhou_EuroSAT.json",
+        ("a centered satellite photo of {}.",),
+        "eurosat",
+    ),
+    "ucf101": Layout(
+        "ucf101/UCF-101-midframes",
+        "ucf101/split_zhou_UCF101.json",
+        ("a photo of a person doing {}.",),
+    ),
+    "digits": Layout(  # made on first use
+        f"{digits.FOLDER}/images",
+        f"{digits.FOLDER}/split.json",
+        ("a photo of the digit {}.",),
+    ),
+}
+
+# Test images of ImageNet's classes, for a model tuned on ImageNet; its templates serve.
+TRANSFER = {
+    "imagenet_v2": Layout(
+        "imagenetv2/imagenetv2-matched-frequency-format-val",
+        None,
+        _IMAGENET_TEMPLATES,
+        "imagenet_v2",
+    ),
+    "imagenet_sketch": Layout(
+        "imagenet-sketch/images", None, _IMAGENET_TEMPLATES, "imagenet_sketch"
+    ),
+    "imagenet_a": Layout(
+        "imagenet-adversarial/imagenet-a", None, _IMAGENET_TEMPLATES, "imagenet_a"
+    ),
+    "imagenet_r": Layout("imagenet-rendition/imagenet-r", None, _IMAGENET_TEMPLATES, "imagenet_r"),
+}
