@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shutil
 
 import pytest
 
@@ -191,3 +192,50 @@ def test_sentences_of_a_file_replace_templates(tmp_path):
         prompts.read(tmp_path / "prompts.json", ["dog"])
     with pytest.raises(InputError, match="no such file of prompts"):
         prompts.read(tmp_path / "absent.json", ["dog"])
+
+
+# Variants of ImageNet.
+
+
+def test_a_variant_of_imagenet_may_have_a_part_of_its_classes(tmp_path):
+    wnids = list(imagenet.benchmark_classes())
+    config = default.get_config()
+    config.data_root = str(tmp_path)
+    image_dir = tmp_path / "imagenet-adversarial" / "imagenet-a"
+    touch(image_dir, f"{wnids[7]}/b.jpg", f"{wnids[7]}/a.jpg", f"{wnids[3]}/a.jpg", "README.txt")
+    transfer = datasets.load_transfer(config, "imagenet_a")
+    assert transfer.classes == [3, 7]
+    assert [(r.path, r.label, r.classname) for r in transfer.records] == [
+        (f"{wnids[3]}/a.jpg", 0, "tiger shark"),
+        (f"{wnids[7]}/a.jpg", 1, "rooster"),
+        (f"{wnids[7]}/b.jpg", 1, "rooster"),
+    ]
+    # Of a model that knows a part of ImageNet, the classes that both have.
+    (tmp_path / "imagenet").mkdir()
+    names = "".join(f"{wnids[n]} {n}\n" for n in (7, 1))
+    (tmp_path / "imagenet" / "classnames.txt").write_text(names)
+    transfer = datasets.load_transfer(config, "imagenet_a")
+    assert transfer.classes == [1]
+    assert [record.classname for record in transfer.records] == ["7", "7"]
+
+    touch(image_dir, "n0144076/a.jpg")
+    with pytest.raises(InputError, match=r"\(is n0144076 meant to be n01440764\?\):\n  n0144076$"):
+        datasets.load_transfer(config, "imagenet_a")
+    with pytest.raises(InputError, match="no such folder"):
+        datasets.load_transfer(config, "imagenet_r")
+    with pytest.raises(InputError, match="'imagenet_b' is not one of imagenet_v2, "):
+        datasets.load_transfer(config, "imagenet_b")
+
+
+def test_imagenet_v2_has_numbers_for_folders(tmp_path):
+    """As a listing sorts them, 10 comes before 2."""
+    image_dir = tmp_path / "imagenetv2" / "imagenetv2-matched-frequency-format-val"
+    touch(image_dir, *(f"{label}/x.jpeg" for label in range(1000)))
+    config = default.get_config()
+    config.data_root = str(tmp_path)
+    transfer = datasets.load_transfer(config, "imagenet_v2")
+    assert transfer.classes == list(range(1000))
+    assert transfer.records[2] == ("2/x.jpeg", 2, "great white shark")
+    shutil.rmtree(image_dir / "2")
+    with pytest.raises(InputError, match="1 class folders are missing:\n  n01484850"):
+        datasets.load_transfer(config, "imagenet_v2")

@@ -6,7 +6,7 @@ import logging
 import pathlib
 
 from safe_jax.data import digits, folders, imagenet, prompts, sources
-from safe_jax.data.layouts import LAYOUTS, Layout
+from safe_jax.data.layouts import LAYOUTS, TRANSFER, Layout
 from safe_jax.errors import InputError
 
 log = logging.getLogger(__name__)
@@ -28,6 +28,20 @@ class Dataset:
     boxes: dict[str, list[float]]
 
 
+@dataclasses.dataclass(frozen=True)
+class Transfer:
+    """Images of another source, for a model tuned on ImageNet; nothing is learned from them.
+
+    They may be of a part of its classes: `classes` are these, by their labels in ImageNet, and
+    answers are sought among them alone. A record's label is its class's place in `classes`.
+    """
+
+    name: str
+    image_dir: pathlib.Path
+    classes: list[int]
+    records: list[sources.Record]
+
+
 def name(config) -> str:
     """What the data set is called: `config.dataset`, or else after its folder."""
     return config.dataset or pathlib.Path(config.image_dir).expanduser().resolve().name
@@ -40,7 +54,7 @@ def load(config) -> Dataset:
     files are not there.
     """
     root = pathlib.Path(config.data_root).expanduser()
-    layout = _layout(config)
+    layout = describe(config)
     image_dir = root / layout.image_dir
     boxes = {}
     if layout.split_file:
@@ -65,7 +79,19 @@ def load(config) -> Dataset:
     return Dataset(name(config), image_dir, classnames, sentences, splits, boxes)
 
 
-def _layout(config) -> Layout:
+def load_transfer(config, name: str) -> Transfer:
+    """One of `layouts.TRANSFER`, with the classes of the ImageNet that `config` describes."""
+    if name not in TRANSFER:
+        raise InputError(f"config.transfer: {name!r} is not one of {', '.join(TRANSFER)}")
+    root = pathlib.Path(config.data_root).expanduser()
+    image_dir = root / TRANSFER[name].image_dir
+    classes = imagenet.read_classes(root / (config.image_dir or LAYOUTS["imagenet"].image_dir))
+    whole = name in ("imagenet_v2", "imagenet_sketch")
+    records, labels = imagenet.read_variant(image_dir, classes, whole)
+    return Transfer(name, image_dir, labels, records)
+
+
+def describe(config) -> Layout:
     """What the config says, completed by what is known of the benchmark."""
     known = LAYOUTS.get(config.dataset, Layout("", None, ()))
     layout = Layout(

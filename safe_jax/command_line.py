@@ -1,0 +1,26 @@
+"""Configs on the command line, with one line for a mistake."""
+
+import re
+import sys
+
+from absl import flags
+
+
+def parse(argv: list[str], values: flags.FlagValues = flags.FLAGS) -> list[str]:
+    """Parses flags, `--config` among them, as absl does; exits where one is wrong."""
+    try:
+        rest = values(argv)
+        if values.config is not None:
+            values.config.lock()  # without this, a missing file is only noticed when a knob is read
+        if len(rest) > 1:
+            raise flags.Error(f"unexpected argument {rest[1]!r}; set knobs as --config.knob=value")
+    except (AttributeError, KeyError) as error:  # how ml_collections refuses an unknown knob
+        knob = re.search(r'instead of "(\w+)"|Key "(\w+)" does not|^\W*(\w+)\W*$', str(error))
+        if not knob:
+            raise
+        near = re.search(r'Did you mean "(\w+)"', str(error))
+        hint = f"did you mean config.{near[1]}?" if near else "configs/default.py has all"
+        sys.exit(f"error: there is no config.{next(filter(None, knob.groups()))}: {hint}")
+    except (flags.Error, OSError) as error:
+        sys.exit(f"error: {' '.join(str(error).split())}")
+    return rest
