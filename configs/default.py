@@ -13,6 +13,7 @@ def get_config() -> ConfigDict:
     config.data_root = "data"
     config.image_dir = ""
     config.split_file = ""
+    config.tfds = ""  # or a data set that TFDS prepared there: name, name/config or name:version
     config.templates = ()  # each with one {}; several are averaged
     config.prompts_file = ""  # JSON, {class: [sentence, ...]}; replaces the templates
     config.shots = (1, 2, 4, 8, 16)  # labelled images a class

@@ -69,7 +69,7 @@ def describe(records, answers_nk: dict, maps_nhw: dict, data, image_size, workdi
     """
     return [
         {
-            "image": _save_picture(data.image_dir / record.path, image_size, workdir),
+            "image": _save_picture(data.image_dir, record.path, image_size, workdir),
             "label": data.classnames[record.label],
             **{
                 name: {
@@ -84,14 +84,14 @@ def describe(records, answers_nk: dict, maps_nhw: dict, data, image_size, workdi
     ]
 
 
-def _save_picture(path, image_size, workdir):
+def _save_picture(image_dir, path, image_size, workdir):
     """Stores what the model sees of an image; returns where, seen from `workdir`."""
-    name = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:16]
+    name = hashlib.sha256(f"{image_dir.resolve()}/{path}".encode()).hexdigest()[:16]
     file = workdir / "examples" / f"{name}-{image_size}.jpg"
     if not file.exists():
         file.parent.mkdir(exist_ok=True)
         unfinished = file.with_suffix(".partial")
-        pixels = images.load(images.Crop(path), image_size, None)
+        pixels = images.load(images.Crop(image_dir / path), image_size, None)
         PIL.Image.fromarray(pixels).save(unfinished, "JPEG", quality=90)
         unfinished.replace(file)
     return str(file.relative_to(workdir))
@@ -113,7 +113,7 @@ def on_object(records, maps_nhw: dict, data, image_size) -> dict[str, float]:
 
 def _covered(path, box, image_size, side):
     """The part of each of an image's cells that a box covers, `(h, w)`."""
-    with PIL.Image.open(path) as image:
+    with path.open("rb") as file, PIL.Image.open(file) as image:
         left, top, right, bottom = images.box_in_center_crop(box, image.size, image_size) * side
     start = np.arange(side)
     down_h = (np.minimum(bottom, start + 1) - np.maximum(top, start)).clip(0)

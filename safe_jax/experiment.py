@@ -180,7 +180,7 @@ def _prepare(config, data, specs, directory, workdir) -> Context:
         if use not in banked or not labelled.spec.done
         for path in labelled.spec.paths
     }
-    sources.check_files(sorted(unread), config.workers)
+    sources.check_files(sorted(unread, key=str), config.workers)
     model = clip.load(directory, jnp.dtype(config.dtype), parallel.replicated(mesh))
     text_kd = zero_shot.text_classifier(model, data.prompts)
     features.check_space([labelled.spec for labelled in banked.values()], model.config)

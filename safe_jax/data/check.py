@@ -40,8 +40,8 @@ class Finding(NamedTuple):
 def look_at(config) -> Finding:
     """Checks the data set that `config` describes."""
     root = pathlib.Path(config.data_root).expanduser()
-    if config.dataset == "digits":
-        needed = []  # made on first use
+    if config.dataset == "digits" or config.tfds:
+        needed = []  # made on first use; records in place of a folder
     else:
         layout = datasets.describe(config)
         needed = [path for path in (layout.image_dir, layout.split_file) if path]
@@ -73,7 +73,8 @@ def _look(root, needed, load):
         records = [record for part in data.splits for record in part]
         counts = "{} train, {} val and {} test images".format(*map(len, data.splits))
         summary = f"{len(data.classnames)} classes; {counts}"
-    return Finding(False, summary, _missing_images(data.image_dir, records))
+    on_disk = isinstance(data.image_dir, pathlib.Path)
+    return Finding(False, summary, _missing_images(data.image_dir, records) if on_disk else [])
 
 
 class _Trace(NamedTuple):
@@ -169,7 +170,7 @@ def _whole(root):
     def config(name):
         return ConfigDict(
             {"dataset": name, "data_root": root, "image_dir": "", "split_file": "",
-             "templates": (), "prompts_file": ""}
+             "tfds": "", "templates": (), "prompts_file": ""}
         )  # fmt: skip
 
     findings = {name: look_at(config(name)) for name in LAYOUTS if name != "digits"}

@@ -4,8 +4,9 @@ import dataclasses
 import difflib
 import logging
 import pathlib
+import re
 
-from safe_jax.data import digits, folders, imagenet, prompts, sources
+from safe_jax.data import digits, folders, imagenet, prompts, sources, tfds
 from safe_jax.data.layouts import LAYOUTS, TRANSFER, Layout
 from safe_jax.errors import InputError
 
@@ -16,12 +17,13 @@ log = logging.getLogger(__name__)
 class Dataset:
     """A data set whose listing was read; its records' paths are under `image_dir`.
 
+    That is a folder, or a `tfds.Prepared`, of which `/`, `open`, `stat` and `resolve` work alike.
     `prompts` has the sentences of each class. `boxes` tells of some images where the labelled
     object is, in pixels.
     """
 
     name: str
-    image_dir: pathlib.Path
+    image_dir: pathlib.Path | tfds.Prepared
     classnames: tuple[str, ...]
     prompts: prompts.Prompts
     splits: sources.Splits
@@ -37,14 +39,19 @@ class Transfer:
     """
 
     name: str
-    image_dir: pathlib.Path
+    image_dir: pathlib.Path | tfds.Prepared
     classes: list[int]
     records: list[sources.Record]
 
 
 def name(config) -> str:
-    """What the data set is called: `config.dataset`, or else after its folder."""
-    return config.dataset or pathlib.Path(config.image_dir).expanduser().resolve().name
+    """What the data set is called: `config.dataset`, or else after TFDS's name or its folder."""
+    if config.dataset:
+        return config.dataset
+    if config.tfds:
+        base = re.split("[/:]", config.tfds)[0]
+        return {x.tfds: benchmark for benchmark, x in LAYOUTS.items()}.get(base, base)
+    return pathlib.Path(config.image_dir).expanduser().resolve().name
 
 
 def load(config) -> Dataset:
@@ -57,7 +64,9 @@ def load(config) -> Dataset:
     layout = describe(config)
     image_dir = root / layout.image_dir
     boxes = {}
-    if layout.split_file:
+    if config.tfds:
+        image_dir, splits, classnames = tfds.read(root, config.tfds, _cache(config))
+    elif layout.split_file:
         if config.dataset == "digits":
             digits.make(root)
         splits, boxes = sources.read_split_file(root / layout.split_file)
@@ -84,6 +93,10 @@ def load_transfer(config, name: str) -> Transfer:
     if name not in TRANSFER:
         raise InputError(f"config.transfer: {name!r} is not one of {', '.join(TRANSFER)}")
     root = pathlib.Path(config.data_root).expanduser()
+    if config.tfds:
+        variant = TRANSFER[name].tfds
+        image_dir, records, labels = tfds.read_variant(root, variant, _cache(config))
+        return Transfer(name, image_dir, labels, records)
     image_dir = root / TRANSFER[name].image_dir
     classes = imagenet.read_classes(root / (config.image_dir or LAYOUTS["imagenet"].image_dir))
     whole = name in ("imagenet_v2", "imagenet_sketch")
@@ -93,18 +106,21 @@ def load_transfer(config, name: str) -> Transfer:
 
 def describe(config) -> Layout:
     """What the config says, completed by what is known of the benchmark."""
-    known = LAYOUTS.get(config.dataset, Layout("", None, ()))
+    if config.tfds and (config.image_dir or config.split_file):
+        raise InputError("config.tfds has its own images: unset config.image_dir and split_file")
+    known = LAYOUTS.get(name(config), Layout("", None, ()))
     layout = Layout(
         config.image_dir or known.image_dir,
         config.split_file or known.split_file,
         tuple(config.templates) or known.templates,
     )
-    if not layout.image_dir:
+    if not layout.image_dir and not config.tfds:
         near = difflib.get_close_matches(config.dataset, LAYOUTS, n=1)
         raise InputError(
             f"config.dataset={config.dataset!r} is not one of the benchmark's"
             + (f" (did you mean {near[0]!r}?)" if near else f" ({', '.join(LAYOUTS)})")
-            + "; for one of your own set config.image_dir, and config.split_file if it has one"
+            + "; for one of your own set config.image_dir, and config.split_file if it has one, or "
+            "config.tfds"
         )
     if not layout.templates and not config.prompts_file:
         raise InputError(
@@ -112,6 +128,10 @@ def describe(config) -> Layout:
             "config.prompts_file"
         )
     return layout
+
+
+def _cache(config):
+    return pathlib.Path(config.cache_dir).expanduser()
 
 
 def _classnames(splits, split_file):

@@ -85,7 +85,10 @@ def random_crop(
 
 
 class Crop(NamedTuple):
-    """A file and which crop of it: random, seeded by `seed`, or the centre's where that is None."""
+    """An image and which crop of it: random by `seed`, or the centre's where that is None.
+
+    `path` is a file's, or whatever opens like one.
+    """
 
     path: pathlib.Path
     seed: str | None = None
@@ -94,7 +97,7 @@ class Crop(NamedTuple):
 def load(crop: Crop, image_size: int, scale: tuple[float, float]) -> np.ndarray:
     """Decodes one crop: uint8 `(s, s, 3)`. Raises `InputError` naming a file that is damaged."""
     try:
-        with PIL.Image.open(crop.path) as image:
+        with crop.path.open("rb") as file, PIL.Image.open(file) as image:
             if crop.seed is None:
                 return center_crop(image, image_size)
             return random_crop(image, image_size, random.Random(crop.seed), scale)
@@ -134,7 +137,7 @@ def why_unreadable(path) -> str | None:
     Reads a JPEG to its end, but at an eighth of the size, which costs a third of decoding it.
     """
     try:
-        with PIL.Image.open(path) as image:
+        with path.open("rb") as file, PIL.Image.open(file) as image:
             image.draft("L", (1, 1))
             image.load()
     except FileNotFoundError:

@@ -104,7 +104,7 @@ TRANSFER = {
         "imagenetv2/imagenetv2-matched-frequency-format-val",
         None,
         _IMAGENET_TEMPLATES,
-        "imagenet_v2",
+        "imagenet_v2/matched-frequency",
     ),
     "imagenet_sketch": Layout(
         "imagenet-sketch/images", None, _IMAGENET_TEMPLATES, "imagenet_sketch"
