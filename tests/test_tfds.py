@@ -14,9 +14,10 @@ import tensorflow_datasets
 
 from configs import default
 from safe_jax import experiment, features
-from safe_jax.data import datasets, images, sources, tfds
+from safe_jax.data import datasets, imagenet, images, sources, tfds
 from safe_jax.errors import InputError
 from tests import tiny
+from tools import prepare_tfds
 
 SIZES = {"train": 60, "test": 30}
 
@@ -26,6 +27,8 @@ class Scans(tensorflow_datasets.core.GeneratorBasedBuilder, skip_registration=Tr
 
     name = "oxford_iiit_pet"
     VERSION = tensorflow_datasets.core.Version("4.0.0")
+    LABELS = ("Zero", "one_line", "two")
+    STEP = 1  # between the labels of digits that follow each other
     # Nothing is downloaded; without this TFDS looks for checksums beside this file.
     url_infos: ClassVar[dict] = {}
 
@@ -36,7 +39,7 @@ class Scans(tensorflow_datasets.core.GeneratorBasedBuilder, skip_registration=Tr
             features=kinds.FeaturesDict(
                 {
                     "image": kinds.Image(encoding_format="png"),
-                    "label": kinds.ClassLabel(names=["Zero", "one_line", "two"]),
+                    "label": kinds.ClassLabel(names=self.LABELS),
                     "species": kinds.ClassLabel(names=["a", "b"]),
                     "file_name": kinds.Text(),
                     "segmentation_mask": kinds.Image(shape=(None, None, 1)),
@@ -56,7 +59,7 @@ class Scans(tensorflow_datasets.core.GeneratorBasedBuilder, skip_registration=Tr
                 number,
                 {
                     "image": io.BytesIO(png.getvalue()),
-                    "label": label,
+                    "label": label * self.STEP,
                     "species": 0,
                     "file_name": f"{number}.png",
                     "segmentation_mask": broken,
@@ -183,9 +186,44 @@ def test_the_newest_version_is_read_unless_one_is_named(root, tmp_path):
     assert directory("eurosat/rgb") == "eurosat/rgb/2.0.0"
 
 
+class Variant(Scans, skip_registration=True):
+    name = "imagenet_a"
+    LABELS = tuple(imagenet.benchmark_classes())
+    STEP = 5
+
+
+def test_a_variant_of_imagenet_has_its_own_classes(tmp_path, config):
+    Variant(data_dir=str(tmp_path), file_format="array_record").download_and_prepare()
+    config.update(tfds="imagenet2012", data_root=str(tmp_path))
+    transfer = datasets.load_transfer(config, "imagenet_a")
+    assert transfer.classes == [0, 5, 10]
+    assert {r.label: r.classname for r in transfer.records} == {
+        0: "tench", 1: "electric ray", 2: "brambling",
+    }  # fmt: skip
+    assert len(transfer.records) == SIZES["test"]
+
+
+def test_the_tool_prepares_what_is_read(config, tmp_path, monkeypatch, capsys):
+    def builder(name, **kwargs):
+        if name != "oxford_iiit_pet":
+            raise ImportError("TensorFlow is missing")
+        return Scans(**kwargs)
+
+    monkeypatch.setattr(tensorflow_datasets, "builder", builder)
+    assert prepare_tfds.main(["oxford_iiit_pet", str(tmp_path / "new")]) == 0
+    assert "--config.tfds=oxford_iiit_pet" in capsys.readouterr().out
+    wanted = datasets.load(config)
+    config.data_root = str(tmp_path / "new")
+    assert datasets.load(config).splits == wanted.splits
+    assert prepare_tfds.main(["eurosat", str(tmp_path / "new")]) == 1
+    assert capsys.readouterr().err.endswith(
+        "error: TensorFlow is missing; pip install 'safe_jax[tfds]'\n"
+    )
+
+
 def test_what_is_not_prepared_gets_the_command(config, root, tmp_path):
     config.tfds = "food101"
-    command = f"tfds build food101 --data_dir {root} --file_format array_record"
+    command = f"python tools/prepare_tfds.py food101 {root}"
     with pytest.raises(InputError, match=f"'food101' is not prepared in .*; .*{command}"):
         datasets.load(config)
 
@@ -196,7 +234,7 @@ def test_what_is_not_prepared_gets_the_command(config, root, tmp_path):
     content = json.loads((other / "dataset_info.json").read_text())
     (other / "dataset_info.json").write_text(json.dumps(content | {"fileFormat": "tfrecord"}))
     config.update(tfds="oxford_iiit_pet", data_root=str(tmp_path))
-    with pytest.raises(InputError, match=r"prepared as tfrecord, but array_record .* tfds build"):
+    with pytest.raises(InputError, match="prepared as tfrecord, but array_record"):
         datasets.load(config)
     config.image_dir = "x"
     with pytest.raises(InputError, match="has its own images: unset"):

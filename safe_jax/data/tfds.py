@@ -1,10 +1,7 @@
 """Data sets that TensorFlow Datasets (TFDS) prepared, read without TensorFlow.
 
-Preparing one needs TensorFlow, `pip install 'safe_jax[tfds]'`, and is a command of TFDS's own:
-
-    tfds build NAME --data_dir DATA --file_format array_record
-
-Splits are TFDS's, not CoOp's: numbers compare with published ones only as far as these are alike.
+`tools/prepare_tfds.py` prepares one, as array_record, and that alone needs TensorFlow. Splits are
+TFDS's, not CoOp's: numbers compare with published ones only as far as these are alike.
 """
 
 import collections
@@ -251,7 +248,4 @@ def _find(root, name):
 
 
 def _command(root, name):
-    return (
-        "pip install 'safe_jax[tfds]' && "
-        f"tfds build {name.split(':')[0]} --data_dir {root} --file_format array_record"
-    )
+    return f"pip install 'safe_jax[tfds]' && python tools/prepare_tfds.py {name} {root}"
