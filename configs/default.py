@@ -16,6 +16,8 @@ def get_config() -> ConfigDict:
     config.tfds = ""  # or a data set that TFDS prepared there: name, name/config or name:version
     config.templates = ()  # each with one {}; several are averaged
     config.prompts_file = ""  # JSON, {class: [sentence, ...]}; replaces the templates
+    # Of a model tuned on ImageNet: imagenet_v2, imagenet_sketch, imagenet_a, imagenet_r.
+    config.transfer = ()  # evaluated on as well
     config.shots = (1, 2, 4, 8, 16)  # labelled images a class
     config.seeds = (1, 2, 3)  # of the subsets and of the order of training
 

@@ -1,7 +1,8 @@
-"""ImageNet in CoOp's layout (images/{train,val}/wnid, classnames.txt), with RN50.
+"""ImageNet in CoOp's layout (imagenet/images/{train,val}/wnid), with RN50.
 
     python -m safe_jax.main --config configs/imagenet.py --config.data_root=DATA
 
+The same model on ImageNet's variants: --config.transfer=imagenet_v2,imagenet_sketch and so on.
 Validation images are drawn from train: 50 a class. Published for RN50: zero-shot 60.32, and 65.51
 for Tip-Adapter-F with 16 shots (one seed, its epoch and knobs picked on test).
 """

@@ -14,7 +14,7 @@ import numpy as np
 from flax import nnx
 from ml_collections import ConfigDict, FrozenConfigDict
 
-from safe_jax import batches, clip, examples, features, knobs, parallel, selection, train
+from safe_jax import batches, clip, examples, features, knobs, parallel, selection, train, transfer
 from safe_jax.clip import weights
 from safe_jax.data import datasets, few_shot, sources
 from safe_jax.errors import InputError
@@ -44,6 +44,7 @@ class Context:
 
     config: FrozenConfigDict
     data: datasets.Dataset
+    transfers: list[datasets.Transfer]
     banks: dict[str, LabelledBank]
     model: clip.CLIP
     text_kd: jax.Array
@@ -72,10 +73,11 @@ def run(config: ConfigDict, workdir: pathlib.Path) -> list[dict]:
     knobs.validate(config)
     config = knobs.resolve(config)
     data = datasets.load(config)
+    transfers = transfer.load(config)
     subsets = [_draw(config, data, shots, seed) for shots in config.shots for seed in config.seeds]
     directory = pathlib.Path(clip.locate(config.weights, config.cache_dir))
     digest = weights.read_metadata(directory)[1]["digest"]
-    specs = _bank_specs(config, data, subsets, digest)
+    specs = _bank_specs(config, data, subsets, transfers, digest)
     config_hash = knobs.experiment_hash(config, data, digest)
     with Results(
         workdir / "results.jsonl",
@@ -84,24 +86,17 @@ def run(config: ConfigDict, workdir: pathlib.Path) -> list[dict]:
         weights=f"{directory.name}@{digest[:12]}",
         split=config.eval_split,
     ) as results:
-        _note_config(workdir / "configs" / f"{config_hash}.json", config)
-        context = _prepare(config, data, specs, directory, workdir)
+        knobs.note(workdir / "configs" / f"{config_hash}.json", config)
+        context = _prepare(config, data, transfers, specs, directory, workdir)
         keys = _keys(subsets, specs)
         for subset, key in zip(subsets, keys, strict=True):
             folder = workdir / "checkpoints" / "-".join(map(str, (config_hash, *key)))
             if not results.has("zero_shot", *key):
-                results.add("zero_shot", *key, **_timed(_zero_shot, context, subset))
+                transfer.add_rows(results, "zero_shot", key, _timed(_zero_shot, context, subset))
             if not results.has("safe", *key):
-                results.add("safe", *key, **_timed(_safe, context, subset, folder))
+                transfer.add_rows(results, "safe", key, _timed(_safe, context, subset, folder))
             shutil.rmtree(folder, ignore_errors=True)
         return [row for key in keys for row in results.rows_of(*key)]
-
-
-def _note_config(path, config):
-    path.parent.mkdir(exist_ok=True)
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(config.to_dict(), indent=2) + "\n")
-    partial.replace(path)
 
 
 def _draw(config, data, shots, seed) -> Subset:
@@ -134,7 +129,7 @@ class LabelledSpec:
     records: list[sources.Record]
 
 
-def _bank_specs(config, data, subsets, digest) -> dict[str, LabelledSpec]:
+def _bank_specs(config, data, subsets, transfers, digest) -> dict[str, LabelledSpec]:
     """A bank for each use, shared by all subsets: the trunk sees every image once."""
     specs = {}
     for use in ("train", "val", "eval"):
@@ -143,6 +138,10 @@ def _bank_specs(config, data, subsets, digest) -> dict[str, LabelledSpec]:
         names = [record.path for record in records]
         spec = features.bank_spec(config, digest, data.image_dir, names, views)
         specs[use] = LabelledSpec(spec, records)
+    for each in transfers:
+        names = [record.path for record in each.records]
+        spec = features.bank_spec(config, digest, each.image_dir, names, views=1)
+        specs[each.name] = LabelledSpec(spec, each.records)
     return specs
 
 
@@ -154,13 +153,16 @@ def _keys(subsets, specs) -> list[tuple[int, int, str]]:
     }
     keys = []
     for subset in subsets:
-        used = [[stamps[use][r.path] for r in getattr(subset, use)] for use in specs]
+        used = [  # a transfer's images are the same ones for every subset
+            [stamps[use][r.path] for r in getattr(subset, use, labelled.records)]
+            for use, labelled in specs.items()
+        ]
         sha = hashlib.sha256(json.dumps(used).encode())
         keys.append((subset.shots, subset.seed, sha.hexdigest()[:12]))
     return keys
 
 
-def _prepare(config, data, specs, directory, workdir) -> Context:
+def _prepare(config, data, transfers, specs, directory, workdir) -> Context:
     """Checks the files that will be read, loads the model, and obtains the banks."""
     mesh = parallel.make_mesh()
     log.info(
@@ -190,7 +192,7 @@ def _prepare(config, data, specs, directory, workdir) -> Context:
         )
         for use, labelled in banked.items()
     }
-    return Context(config, data, banks, model, text_kd, mesh, workdir)
+    return Context(config, data, transfers, banks, model, text_kd, mesh, workdir)
 
 
 def _timed(function, *args):
@@ -202,7 +204,12 @@ def _zero_shot(context, subset):
     image_n, label_n = context.banks["eval"].find(subset.eval)
     pooled_nd = context.banks["eval"].bank.pooled[image_n]
     accuracy = zero_shot.accuracy(pooled_nd, context.text_kd, label_n)
-    return {"accuracy": accuracy, "selection": "none", "alpha": None}
+    return {
+        "accuracy": accuracy,
+        "selection": "none",
+        "alpha": None,
+        "transfer": transfer.zero_shot_accuracies(context),
+    }
 
 
 def _safe(context, subset, folder):
@@ -234,6 +241,9 @@ def _safe(context, subset, folder):
         # For the plots of a report: nothing is chosen on "eval".
         "curve": grid | {use: accuracy for use, (accuracy, _) in curves.items()},
         "losses": losses.reshape(config.epochs, -1).mean(1),
+        "transfer": transfer.tuned_accuracies(
+            context, state.params, tuning, {"alpha": grid["alpha"][best]}, _eval_batches
+        ),
         **_shown(context, subset, state, tuning, grid["alpha"][best]),
     }
 

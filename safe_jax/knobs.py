@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import pathlib
 import re
 
 import jax
@@ -102,3 +103,11 @@ def experiment_hash(config: FrozenConfigDict, data, weights_digest: str) -> str:
             )
         )
     return sha.hexdigest()[:12]
+
+
+def note(path: pathlib.Path, config: FrozenConfigDict) -> None:
+    """Writes every knob down for whoever reads the results."""
+    path.parent.mkdir(exist_ok=True)
+    partial = path.with_suffix(".partial")
+    partial.write_text(json.dumps(config.to_dict(), indent=2) + "\n")
+    partial.replace(path)

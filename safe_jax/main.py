@@ -29,7 +29,7 @@ def main(_):
     workdir = pathlib.Path(workdir).expanduser()
     _log_to_stderr()
     try:
-        print(report.table(experiment.run(config, workdir)))
+        print(report.tables(experiment.run(config, workdir)))
         print(f"rows: {workdir}/results.jsonl")
         report.write([workdir], workdir / "report.html")
     except (InputError, OSError) as error:

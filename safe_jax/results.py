@@ -40,7 +40,9 @@ class Results:
             raise InputError(
                 f"another run is writing {path}: wait for it, or choose another --workdir"
             ) from None
-        self.rows = [row for row in self._read() if row.items() >= common.items()]
+        # Transfers, of other data sets, have the hash of what was tuned for them.
+        shared = {field: common[field] for field in common.keys() - {"dataset"}}
+        self.rows = [row for row in self._read() if row.items() >= shared.items()]
 
     def _read(self):
         self.file.seek(0)
@@ -65,14 +67,15 @@ class Results:
         key = {"shots": shots, "seed": seed, "images": images}
         return [row for row in self.rows if row.items() >= key.items()]
 
-    def has(self, method: str, *key) -> bool:
-        return any(row["method"] == method for row in self.rows_of(*key))
+    def has(self, method: str, *key, dataset: str | None = None) -> bool:
+        wanted = {"method": method, "dataset": dataset or self.common["dataset"]}
+        return any(row.items() >= wanted.items() for row in self.rows_of(*key))
 
     def add(self, method: str, shots: int, seed: int, images: str, *, accuracy, **more) -> None:
         """Writes a row; `accuracy` is in per cent."""
         row = {"method": method, "shots": shots, "seed": seed, "accuracy": accuracy}
         row["images"] = images
-        line = json.dumps(row | more | self.common, default=_plain)
+        line = json.dumps(row | self.common | more, default=_plain)
         self.file.write(line.encode() + b"\n")
         self.file.flush()
         os.fsync(self.file.fileno())

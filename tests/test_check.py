@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from safe_jax.data import check, imagenet
-from tests.test_sources import touch
+from tests.test_sources import make_imagenet, touch
 
 ROOT = pathlib.Path(__file__).parents[1]
 
@@ -106,10 +106,17 @@ def test_one_data_set_by_its_config(root, tmp_path):
     assert code == 1
     assert "a folder for each of at least two classes is expected" in out
     code, _, error = run("--config=configs/caltech101.py", f"--config.data_root={root}")
-    assert (code, error) == (1, f"error: it is not in {root}; see config.data_root\n")
+    assert (code, error) == (1, f"error: caltech101 is not in {root}; see config.data_root\n")
     code, _, error = run("--config=configs/caltech101.py", "--config.data_rot=x")
     assert (code, error) == (
         1, "error: there is no config.data_rot: did you mean config.data_root?\n",
     )  # fmt: skip
+    make_imagenet(root, list(imagenet.benchmark_classes()), "train", 1)
+    make_imagenet(root, list(imagenet.benchmark_classes()), "val", 1)
+    variants = "--config.transfer=imagenet_a,imagenet_b"
+    code, out, error = run("--config=configs/imagenet.py", f"--config.data_root={root}", variants)
+    assert (code, error) == (1, f"error: imagenet_a is not in {root}; see config.data_root\n")
+    assert "imagenet    1000 classes; 1000 train, 0 val and 1000 test images\n" in out
+    assert "'imagenet_b' is not one of imagenet_v2" in out
     code, _, error = run("--root", str(root / "eurosat"))
     assert (code, error) == (1, f"error: nothing of the benchmark is in {root}/eurosat\n")

@@ -14,7 +14,7 @@ import tensorflow_datasets
 
 from configs import default
 from safe_jax import experiment, features
-from safe_jax.data import datasets, imagenet, images, sources, tfds
+from safe_jax.data import check, datasets, imagenet, images, sources, tfds
 from safe_jax.errors import InputError
 from tests import tiny
 from tools import prepare_tfds
@@ -108,6 +108,12 @@ def test_what_was_prepared_is_read_back(config):
             for record in records
         ]
         assert sorted((pixels.tobytes(), label) for pixels, label in found) == wanted
+
+
+def test_it_can_be_checked(config):
+    assert check.look_at(config) == (False, "3 classes; 48 train, 12 val and 30 test images", [])
+    config.tfds = "food101"
+    assert "prepare it: pip install" in check.look_at(config).problems[0]
 
 
 def test_labels_are_read_once(config, monkeypatch):

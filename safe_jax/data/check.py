@@ -51,16 +51,16 @@ def look_at(config) -> Finding:
 def look_at_transfer(config, name: str) -> Finding:
     """Checks a variant of ImageNet."""
     root = pathlib.Path(config.data_root).expanduser()
-    needed = [TRANSFER[name].image_dir]
+    known = name in TRANSFER and not config.tfds
+    needed = [TRANSFER[name].image_dir] if known else []
     return _look(root, needed, lambda: datasets.load_transfer(config, name))
 
 
 def _look(root, needed, load):
     traced = [_trace(root, path, cutoff=0.85) for path in needed]
-    missing = [trace for trace in traced if trace.missing]
-    if missing == traced and all(t.missing.parent == root and not t.near for t in traced):
-        return Finding(True, "absent", [])
-    if missing:
+    if missing := [trace for trace in traced if trace.missing]:
+        if missing == traced and all(t.missing.parent == root and not t.near for t in traced):
+            return Finding(True, "absent", [])
         return Finding(False, "incomplete", list(dict.fromkeys(map(_said, missing))))
     try:
         data = load()
@@ -157,13 +157,16 @@ def main(argv: list[str]) -> int:
         print(f"{name:{width}}  {summary}")
         for problem in problems:
             print("    " + problem.replace("\n", "\n    "))
-    good = [not finding.problems for finding in findings.values() if not finding.absent]
-    if args.root and not good:
+    found = [finding for finding in findings.values() if not finding.absent]
+    absent = [name for name, finding in findings.items() if finding.absent]
+    if args.root and not found:
         print(f"error: nothing of the benchmark is in {args.root}", file=sys.stderr)
-    if args.config and not good:
+    if args.config and absent:
         root = pathlib.Path(values.config.data_root).expanduser().resolve()
-        print(f"error: it is not in {root}; see config.data_root", file=sys.stderr)
-    return 0 if good and all(good) else 1
+        named = ", ".join(absent)
+        print(f"error: {named} is not in {root}; see config.data_root", file=sys.stderr)
+    complete = found if args.root else not absent
+    return 0 if complete and not any(finding.problems for finding in found) else 1
 
 
 def _whole(root):
@@ -178,7 +181,10 @@ def _whole(root):
 
 
 def _one(config):
-    return {datasets.name(config): look_at(config)}
+    names = datasets.transfer_names(config)
+    return {datasets.name(config): look_at(config)} | {
+        name: look_at_transfer(config, name) for name in names
+    }
 
 
 if __name__ == "__main__":

@@ -88,6 +88,11 @@ def load(config) -> Dataset:
     return Dataset(name(config), image_dir, classnames, sentences, splits, boxes)
 
 
+def transfer_names(config) -> list[str]:
+    """Those of `config.transfer`; a command line gives a,b as one."""
+    return [name for given in config.transfer for name in given.split(",")]
+
+
 def load_transfer(config, name: str) -> Transfer:
     """One of `layouts.TRANSFER`, with the classes of the ImageNet that `config` describes."""
     if name not in TRANSFER:

@@ -6,6 +6,6 @@ The page is made of the files in the directories alone: no model, no data set, n
 """
 
 from safe_jax.report.page import write
-from safe_jax.report.summary import table
+from safe_jax.report.summary import table, tables
 
-__all__ = ["table", "write"]
+__all__ = ["table", "tables", "write"]

@@ -11,7 +11,7 @@ from safe_jax.report import summary
 
 @dataclasses.dataclass(frozen=True)
 class Experiment:
-    """The rows of one config hash in one directory, which alone are fit for a mean over seeds."""
+    """The rows of one config hash and data set, which alone are fit for a mean over seeds."""
 
     name: str  # what tells it from the others of the page
     directory: pathlib.Path
@@ -54,25 +54,28 @@ def load(directories: list[pathlib.Path]) -> list[Experiment]:
     found = []
     for name, directory in zip(names, directories, strict=True):
         by_hash = _by_hash(results.read(directory / "results.jsonl"))
-        for config_hash, rows in reversed(by_hash.items()):
-            one = f"{name} {config_hash}" if len(by_hash) > 1 else name
-            common = {field: rows[0][field] for field in ("dataset", "split", "weights")}
+        for (config_hash, dataset), rows in reversed(by_hash.items()):
+            one = f"{name} {config_hash}" if len({h for h, _ in by_hash}) > 1 else name
+            if "tuned_on" in rows[0]:
+                one += f" on {dataset}"
+            common = {field: rows[0][field] for field in ("split", "weights")}
             config = _config(directory, config_hash)
             found.append(
-                Experiment(one, directory, rows, config, **common, config_hash=config_hash)
+                Experiment(one, directory, rows, config, dataset, **common, config_hash=config_hash)
             )
     return found
 
 
 def _by_hash(rows):
-    """Rows by config hash, the one that was written last at the end."""
+    """Rows by config hash and data set, what was written last at the end."""
     cells = {}
     for row in rows:
-        of_hash = cells.pop(row["config_hash"], {})
+        experiment = row["config_hash"], row["dataset"]
+        of_hash = cells.pop(experiment, {})
         # The same subset of images that changed since: the later row is what holds now.
         of_hash[row["method"], row["shots"], row["seed"]] = row
-        cells[row["config_hash"]] = of_hash
-    return {config_hash: list(of_hash.values()) for config_hash, of_hash in cells.items()}
+        cells[experiment] = of_hash
+    return {experiment: list(of_hash.values()) for experiment, of_hash in cells.items()}
 
 
 def _config(directory, config_hash):

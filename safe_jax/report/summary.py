@@ -34,6 +34,15 @@ def cell(values: list[float] | None) -> str:
     return "{:.2f} ± {:.2f}".format(*mean_sd(values))
 
 
+def tables(rows: list[dict]) -> str:
+    """A table for each data set."""
+    by_dataset = {}
+    for row in rows:
+        by_dataset.setdefault(row["dataset"], []).append(row)
+    own_first = sorted(by_dataset.values(), key=lambda rows: "tuned_on" in rows[0])
+    return "\n\n".join(map(table, own_first))
+
+
 def table(rows: list[dict]) -> str:
     """Accuracy by method and shots: mean and sample standard deviation over seeds.
 
@@ -46,8 +55,11 @@ def table(rows: list[dict]) -> str:
     looks = attention_on_object(rows)
     labels = [*map(label, methods(rows)), *(ATTENTION.values() if looks else ())]
     width = max(12, *(len(text) + 2 for text in labels))
+    what = first["dataset"]
+    if "tuned_on" in first:
+        what += f" (tuned on {first['tuned_on']})"
     lines = [
-        f"{first['dataset']}, {first['weights']}: {first['split']} accuracy (%), mean ± standard "
+        f"{what}, {first['weights']}: {first['split']} accuracy (%), mean ± standard "
         f"deviation over seeds {', '.join(map(str, seeds))}; alpha by {', '.join(chosen)}",
         f"{'shots':<{width}}" + "".join(f"{k:>14}" for k in shots),
     ]
