@@ -16,8 +16,6 @@ def get_config() -> ConfigDict:
     config.tfds = ""  # or a data set that TFDS prepared there: name, name/config or name:version
     config.templates = ()  # each with one {}; several are averaged
     config.prompts_file = ""  # JSON, {class: [sentence, ...]}; replaces the templates
-    # Of a model tuned on ImageNet: imagenet_v2, imagenet_sketch, imagenet_a, imagenet_r.
-    config.transfer = ()  # evaluated on as well
     config.shots = (1, 2, 4, 8, 16)  # labelled images a class
     config.seeds = (1, 2, 3)  # of the subsets and of the order of training
 
@@ -54,6 +52,9 @@ def get_config() -> ConfigDict:
 
     # What is evaluated on. val is for choosing knobs: the validation images that chose no alpha.
     config.eval_split = "test"  # test or val
+    # Where to evaluate what was tuned on ImageNet: imagenet_v2, imagenet_sketch, imagenet_a and
+    # imagenet_r.
+    config.transfer = ()
 
     # Nothing below changes a result, but for the last bits of its features.
     # Downloads, and banks: for RN50 196 KiB an image and view.

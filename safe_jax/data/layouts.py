@@ -21,18 +21,21 @@ class Layout(NamedTuple):
     tfds: str | None = None
 
 
-_IMAGENET_TEMPLATES = (  # Tip-Adapter's seven
-    "itap of a {}.",
-    "a bad photo of the {}.",
-    "a origami {}.",
-    "a photo of the large {}.",
-    "a {} in a video game.",
-    "art of the {}.",
-    "a photo of the small {}.",
-)
-
 LAYOUTS = {
-    "imagenet": Layout("imagenet/images", None, _IMAGENET_TEMPLATES, "imagenet2012"),
+    "imagenet": Layout(
+        "imagenet/images",
+        None,
+        (  # Tip-Adapter's seven
+            "itap of a {}.",
+            "a bad photo of the {}.",
+            "a origami {}.",
+            "a photo of the large {}.",
+            "a {} in a video game.",
+            "art of the {}.",
+            "a photo of the small {}.",
+        ),
+        "imagenet2012",
+    ),
     "caltech101": Layout(
         "caltech-101/101_ObjectCategories",
         "caltech-101/split_zhou_Caltech101.json",
@@ -98,19 +101,19 @@ LAYOUTS = {
     ),
 }
 
-# Test images of ImageNet's classes, for a model tuned on ImageNet; its templates serve.
+
+class Variant(NamedTuple):
+    """Test images of ImageNet's classes, for a model tuned on ImageNet; its prompts serve."""
+
+    image_dir: str
+    tfds: str
+
+
 TRANSFER = {
-    "imagenet_v2": Layout(
-        "imagenetv2/imagenetv2-matched-frequency-format-val",
-        None,
-        _IMAGENET_TEMPLATES,
-        "imagenet_v2/matched-frequency",
+    "imagenet_v2": Variant(
+        "imagenetv2/imagenetv2-matched-frequency-format-val", "imagenet_v2/matched-frequency"
     ),
-    "imagenet_sketch": Layout(
-        "imagenet-sketch/images", None, _IMAGENET_TEMPLATES, "imagenet_sketch"
-    ),
-    "imagenet_a": Layout(
-        "imagenet-adversarial/imagenet-a", None, _IMAGENET_TEMPLATES, "imagenet_a"
-    ),
-    "imagenet_r": Layout("imagenet-rendition/imagenet-r", None, _IMAGENET_TEMPLATES, "imagenet_r"),
+    "imagenet_sketch": Variant("imagenet-sketch/images", "imagenet_sketch"),
+    "imagenet_a": Variant("imagenet-adversarial/imagenet-a", "imagenet_a"),
+    "imagenet_r": Variant("imagenet-rendition/imagenet-r", "imagenet_r"),
 }

@@ -2,6 +2,7 @@
 
 import concurrent.futures
 import json
+import logging
 import os
 import pathlib
 import random
@@ -11,6 +12,8 @@ import tqdm
 
 from safe_jax.data import images
 from safe_jax.errors import InputError, listing
+
+log = logging.getLogger(__name__)
 
 # Of a class, where a data set comes without these splits.
 VAL_PART = 0.2
@@ -122,9 +125,14 @@ def complete(parts: dict[str, list[Record]], where) -> Splits:
 
     Raises `InputError` where a class has not an image for each.
     """
-    test = parts.get("test") or parts.get("val")
-    if test and parts.get("test") and parts.get("val"):
-        return Splits(parts["train"], parts["val"], test)
+    val, test = parts.get("val"), parts.get("test")
+    if val and test:
+        return Splits(parts["train"], val, test)
+    if val:
+        log.info(
+            "%s has no test split: val is for test, and another val is drawn from train", where
+        )
+        test = val
     drawn = Splits([], [], test or [])
     by_label = {}
     for record in parts["train"]:
