@@ -129,6 +129,14 @@ def test_folders_of_classes_are_divided_always_alike(tmp_path):
     assert all((data.image_dir / r.path).exists() for part in data.splits for r in part)
 
 
+def test_a_folder_may_be_called_as_one_of_the_benchmark(tmp_path, monkeypatch):
+    touch(tmp_path / "dtd", *(f"{name}/{n}.png" for name in "ab" for n in range(3)))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    data = load_folder("~/dtd")
+    assert (data.name, data.prompts[0]) == ("dtd", ("a photo of a a.",))
+    assert [len(part) for part in data.splits] == [2, 2, 2]
+
+
 @pytest.mark.parametrize(
     ("parts", "sizes"),
     [

@@ -62,7 +62,7 @@ def load(config) -> Dataset:
     """
     root = pathlib.Path(config.data_root).expanduser()
     layout = describe(config)
-    image_dir = root / layout.image_dir
+    image_dir = root / pathlib.Path(layout.image_dir).expanduser()
     boxes = {}
     if config.tfds:
         image_dir, splits, classnames = tfds.read(root, config.tfds, _cache(config))
@@ -113,7 +113,9 @@ def describe(config) -> Layout:
     """What the config says, completed by what is known of the benchmark."""
     if config.tfds and (config.image_dir or config.split_file):
         raise InputError("config.tfds has its own images: unset config.image_dir and split_file")
-    known = LAYOUTS.get(name(config), Layout("", None, ()))
+    # Not by the name of a folder: one of your own may be called as one of the benchmark's.
+    benchmark = name(config) if config.tfds else config.dataset
+    known = LAYOUTS.get(benchmark, Layout("", None, ()))
     layout = Layout(
         config.image_dir or known.image_dir,
         config.split_file or known.split_file,
