@@ -19,6 +19,10 @@ def get_config() -> ConfigDict:
     config.shots = (1, 2, 4, 8, 16)  # labelled images a class
     config.seeds = (1, 2, 3)  # of the subsets and of the order of training
 
+    # What is compared; safe_jax/methods/ has a module for each: zero_shot, safe, safe_a, safe_a_f,
+    # tip_adapter, tip_adapter_f, clip_adapter, prolip, linear_probe, partial.
+    config.methods = ("zero_shot", "safe")
+
     # The pre-trained model: RN50, RN101, RN50x4, RN50x16, RN50x64 (downloaded on first use), small
     # (comes with the package), or a directory written by tools/convert_torch_weights.py.
     config.weights = "RN50"
@@ -36,6 +40,73 @@ def get_config() -> ConfigDict:
     config.eps = 1e-8  # safe in float32; peers that tune in float16 need 1e-4
     config.blend = "feature"  # feature, unit or logit; methods/safe.py has the formulas
     config.train_alpha = 1.0  # tune through this blend; 1: the tuned pool by itself
+
+    # What the other methods have of their own, in the place of a knob above where it has the same
+    # name. Which of it is the authors' is in docs/methods.md.
+    # The caches: the grid of a and b, and the values that keys are tuned with. 0: the authors' for
+    # the data set.
+    config.tip_adapter = ConfigDict(
+        {"a_max": 0.0, "a_steps": 20, "b_max": 0.0, "b_steps": 200, "a": 0.0, "b": 1.0}
+    )
+    config.safe_a = ConfigDict(
+        {"a_max": 0.0, "a_steps": 20, "b_max": 0.0, "b_steps": 20, "a": 0.0, "b": 1.0}
+    )
+    # Tuned keys, of tip_adapter_f and safe_a_f. 0 epochs: the authors' for the data set.
+    config.tip_adapter_f = ConfigDict(
+        {
+            "trainable": "keys",
+            "learning_rate": 1e-3,
+            "eps": 1e-4,
+            "weight_decay": 0.01,
+            "epochs": 0,
+            "warmup_epochs": 0.0,
+            "batch_size": 256,
+        }
+    )
+    config.clip_adapter = ConfigDict(
+        {
+            "trainable": "down|up",
+            "ratio": 0.2,  # of the adapted feature
+            "reduction": 4,  # how many times narrower the bottleneck is
+            "learning_rate": 1e-3,
+            "weight_decay": 0.01,
+            "epochs": 50,
+            "warmup_epochs": 1.0,
+            "batch_size": 64,
+        }
+    )
+    config.prolip = ConfigDict(
+        {
+            "trainable": "c_proj/kernel",
+            "regularizer": 1.0,  # lambda is this / shots
+            "learning_rate": 1e-5,
+            "eps": 1e-4,
+            "weight_decay": 0.0,
+            "epochs": 300,
+            "warmup_epochs": 0.0,
+            "batch_size": 0,  # all images of the subset
+        }
+    )
+    config.linear_probe = ConfigDict(
+        {
+            "trainable": "classifier",
+            "learning_rate": 1e-3,
+            "weight_decay": 0.01,
+            "epochs": 50,
+            "warmup_epochs": 1.0,
+            "batch_size": 64,
+        }
+    )
+    config.partial = ConfigDict(
+        {
+            "trainable": "attnpool/.*|classifier",
+            "learning_rate": 1e-5,
+            "weight_decay": 0.01,
+            "epochs": 50,
+            "warmup_epochs": 1.0,
+            "batch_size": 64,
+        }
+    )
 
     # Where dense maps come from: the bank (each image once, `views` views), or the trunk anew in
     # every step (fresh crops).

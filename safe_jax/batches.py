@@ -62,7 +62,7 @@ def plan(
 
 
 def from_bank(bank, image_n, label_n, plan, mesh, first_step=0) -> Iterator[dict]:
-    """Batches of the images `image_n` of a bank, as planned."""
+    """Batches of the images `image_n` of a bank (or `features.Table`), as planned."""
     for image_b, view_b in zip(plan.image_sb[first_step:], plan.view_sb[first_step:], strict=True):
         yield _bank_batch(bank, image_n, label_n, image_b, view_b, mesh)
 
@@ -76,14 +76,8 @@ def in_order(bank, image_n, label_n, batch_size, mesh) -> Iterator[dict]:
 
 def _bank_batch(bank, image_n, label_n, image_b, view_b, mesh):
     row_b = image_n[image_b] * bank.views + view_b
-    return parallel.shard(
-        mesh,
-        {
-            "dense_bhwc": bank.dense[row_b],
-            "original_bd": bank.pooled[row_b],
-            **_labels(label_n, image_b),
-        },
-    )
+    arrays = {name: x[row_b] for name, x in bank.arrays.items()}
+    return parallel.shard(mesh, arrays | _labels(label_n, image_b))
 
 
 def _labels(label_n, image_b):

@@ -43,21 +43,22 @@ def _attention(graphdef, pools, dense_bhwc):
     }
 
 
-def probabilities(params, tuning, grid, batches) -> np.ndarray:
-    """Of every class at every point of the grid, `(g, n, k)`."""
-    grid = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), grid)
+def probabilities(params, tuning, alpha_g, batches) -> np.ndarray:
+    """Of every class at every alpha, `(g, n, k)`."""
+    alpha_g = jnp.asarray(alpha_g, jnp.float32)
     parts = []
     for batch in batches:
         counts = np.asarray(batch["mask_b"]) > 0
-        found_gbk = _probabilities(params, tuning.frozen.context, batch, grid, method=tuning.method)
+        context, method = tuning.frozen.context, tuning.method
+        found_gbk = _probabilities(params, context, batch, alpha_g, method=method)
         parts.append(np.asarray(found_gbk)[:, counts])
     return np.concatenate(parts, 1)
 
 
 @partial(jax.jit, static_argnames="method")
-def _probabilities(params, context, batch, grid, *, method):
+def _probabilities(params, context, batch, alpha_g, *, method):
     logits_at = method.logits(params, context, batch)
-    return jax.lax.map(lambda point: jax.nn.softmax(logits_at(point)), grid)
+    return jax.lax.map(lambda alpha: jax.nn.softmax(logits_at(alpha)), alpha_g)
 
 
 def describe(records, answers_nk: dict, maps_nhw: dict, data, image_size, workdir) -> list[dict]:

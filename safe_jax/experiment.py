@@ -263,7 +263,7 @@ def _shown(context, subset, state, tuning, alpha):
 
     chosen = examples.draw(subset.eval)
     zero_shot_nk, blended_nk = examples.probabilities(
-        params, tuning, {"alpha": np.array([0, alpha])}, _eval_batches(context, "eval", chosen)
+        params, tuning, np.array([0, alpha]), _eval_batches(context, "eval", chosen)
     )
     answers = {"zero_shot": zero_shot_nk, "blended": blended_nk}
     shown = {

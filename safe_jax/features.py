@@ -43,6 +43,19 @@ class Bank:
     pooled: np.ndarray
     views: int
 
+    @property
+    def arrays(self) -> dict[str, np.ndarray]:
+        """What a batch has of it, by name."""
+        return {"dense_bhwc": self.dense, "original_bd": self.pooled}
+
+
+@dataclasses.dataclass(frozen=True)
+class Table:
+    """What a bank's maps were made into: arrays by name, rows as in the bank."""
+
+    arrays: dict[str, np.ndarray]
+    views: int
+
 
 @dataclasses.dataclass(frozen=True)
 class BankSpec:

@@ -11,7 +11,7 @@ from ml_collections import ConfigDict, FrozenConfigDict
 
 from safe_jax import selection
 from safe_jax.errors import InputError
-from safe_jax.methods import safe
+from safe_jax.methods import safe, tip_adapter
 
 _CHOICES = {
     "dtype": ("auto", "float32", "bfloat16"),
@@ -34,12 +34,41 @@ _AT_LEAST = {
     "weight_decay": 0,
     "learning_rate": 0,
 }
+_TUNED = {"learning_rate": 0, "weight_decay": 0, "warmup_epochs": 0, "epochs": 1, "batch_size": 1}
+_CACHE = {"a": 0, "b": 0, "a_max": 0, "b_max": 0, "a_steps": 1, "b_steps": 1}
+_GROUP_AT_LEAST = {
+    "tip_adapter": _CACHE,
+    "safe_a": _CACHE,
+    "tip_adapter_f": _TUNED | {"epochs": 0},
+    "clip_adapter": _TUNED | {"reduction": 1, "ratio": 0},
+    "prolip": _TUNED | {"batch_size": 0, "regularizer": 0},
+    "linear_probe": _TUNED,
+    "partial": _TUNED,
+}
+
+# The methods, and the groups of knobs that each has for itself beside those at the top.
+_GROUPS = {
+    "zero_shot": (),
+    "safe": (),
+    "safe_a": ("safe_a",),
+    "safe_a_f": ("safe_a", "tip_adapter_f"),
+    "tip_adapter": ("tip_adapter",),
+    "tip_adapter_f": ("tip_adapter", "tip_adapter_f"),
+    "clip_adapter": ("clip_adapter",),
+    "prolip": ("prolip",),
+    "linear_probe": ("linear_probe",),
+    "partial": ("partial",),
+}
+METHODS = tuple(_GROUPS)
+_ONLINE = ("zero_shot", "safe", "partial")  # the others tune on what is computed once
 
 # No number in a row depends on these, or the row itself tells them: the weights, shots, seed, and
 # the images as they are. The prompts are hashed themselves, wherever they come from.
 _NOT_HASHED = (
     "data_root", "prompts_file", "weights", "cache_dir", "workers", "trunk_batch_size",
     "eval_batch_size", "checkpoint_every", "shots", "seeds",
+    # A row has the knobs of its method's groups: a method can join a file that has others.
+    "methods", *{group for groups in _GROUPS.values() for group in groups},
 )  # fmt: skip
 
 
@@ -48,9 +77,18 @@ def validate(config: ConfigDict) -> None:
     for knob, choices in _CHOICES.items():
         if config[knob] not in choices:
             raise InputError(f"config.{knob}={config[knob]!r}: one of {', '.join(choices)}")
-    for knob, least in _AT_LEAST.items():
-        if config[knob] < least:
-            raise InputError(f"config.{knob}={config[knob]}: at least {least} is expected")
+    methods = _names(config.methods)
+    if unknown := [name for name in methods if name not in METHODS]:
+        raise InputError(
+            f"config.methods: there is no {', '.join(unknown)}; choose from {', '.join(METHODS)}"
+        )
+    if not methods or len(set(methods)) < len(methods):
+        raise InputError(f"config.methods={','.join(methods)}: different methods are expected")
+    if config.features == "online" and (rest := [m for m in methods if m not in _ONLINE]):
+        raise InputError(f"{', '.join(rest)}: set config.features=bank, for these tune on a bank")
+    _validate_least("", config, _AT_LEAST)
+    for group, least in _GROUP_AT_LEAST.items():
+        _validate_least(f"{group}.", config[group], least)
     for knob in ("shots", "seeds"):
         values = config[knob]
         if (
@@ -81,13 +119,40 @@ def validate(config: ConfigDict) -> None:
         )
 
 
+def _validate_least(prefix, knobs, at_least):
+    for knob, least in at_least.items():
+        if knobs[knob] < least:
+            raise InputError(f"config.{prefix}{knob}={knobs[knob]}: at least {least} is expected")
+
+
+def _names(methods):
+    """As they are in a config file, or in one string of a command line."""
+    return tuple(name.strip() for name in ",".join(methods).split(",") if name.strip())
+
+
 def resolve(config: ConfigDict) -> FrozenConfigDict:
     """The config with automatic values filled in; it cannot change any more."""
-    config = ConfigDict(config)
+    config = config.copy_and_resolve_references()
+    config.methods = _names(config.methods)
+    settings = tip_adapter.SETTINGS.get(config.dataset, tip_adapter.OTHERS)._asdict()
+    for group in (config.tip_adapter, config.safe_a):
+        group.update({knob: float(x) for knob, x in settings.items() if not group[knob]})
+    if not config.tip_adapter_f.epochs:
+        config.tip_adapter_f.epochs = 100 if config.dataset == "eurosat" else 20
     if config.dtype == "auto":
         config.dtype = "float32" if jax.default_backend() == "cpu" else "bfloat16"
     config.workers = config.workers or os.cpu_count()
     return FrozenConfigDict(config)
+
+
+def own(config, method: str) -> dict:
+    """The knobs that a method has for itself."""
+    return {k: v for group in _GROUPS[method] for k, v in config[group].to_dict().items()}
+
+
+def of(config: FrozenConfigDict, method: str) -> FrozenConfigDict:
+    """The config as a method sees it: its own knobs in the place of those at the top."""
+    return FrozenConfigDict(config.to_dict() | own(config, method))
 
 
 def experiment_hash(config: FrozenConfigDict, data, weights_digest: str) -> str:

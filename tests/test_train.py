@@ -295,5 +295,6 @@ def test_weight_decay_is_decoupled(make):
 
 
 def test_best_takes_the_highest_accuracy_then_the_lowest_loss():
-    assert selection.best_index(np.array([50.0, 60, 60, 60]), np.array([0.1, 0.9, 0.7, 0.8])) == 2
-    assert selection.best_index(np.array([50.0, 40]), np.array([0.9, 0.1])) == 0
+    best = selection.best_index
+    assert best([50.0, 60, 60, 60], [0.1, 0.9, 0.7, 0.8]) == (2,)
+    assert best([[50.0, 60, 40], [60, 10, 60]], [[0.1, 0.9, 0.1], [0.8, 0.1, 0.7]]) == (1, 2)

@@ -52,6 +52,10 @@ class AttentionPool(nnx.Module):
         self.c_proj = nnx.Linear(channels, out_features, rngs=rngs)
 
     def __call__(self, dense_bhwc):
+        return self.c_proj(self.unprojected(dense_bhwc))
+
+    def unprojected(self, dense_bhwc):
+        """What `c_proj` is applied to: `(b, c)`."""
         weight_bma, cells_bnc = self._attend(dense_bhwc)
         b, m, a = weight_bma.shape
         n, c = cells_bnc.shape[1:]
@@ -61,8 +65,7 @@ class AttentionPool(nnx.Module):
             "km,mc->kc", weight_bma.swapaxes(1, 2).reshape(b * a, m), self.positional_embedding[...]
         ).reshape(b, a, c)
         out_abd = jnp.einsum("abc,adc->abd", mixed_bac.swapaxes(0, 1), self.v_proj.kernel[...])
-        out_bc = out_abd.swapaxes(0, 1).reshape(b, c) + self.v_proj.bias[...]
-        return self.c_proj(out_bc)
+        return out_abd.swapaxes(0, 1).reshape(b, c) + self.v_proj.bias[...]
 
     def attention(self, dense_bhwc):
         """How much each cell counts in each head: `(b, h, w, heads)`, summing to 1 over cells.

@@ -1,1 +1,1 @@
-"""What is compared: pure functions on arrays."""
+"""What is compared, a module for each method: pure functions on arrays."""

@@ -1,7 +1,6 @@
 """SAFE: tune the attention pool, then blend it with the original (arXiv 2311.04464).
 
-Axes: b images, h rows and w columns of cells, c channels, d channels of the joint space,
-k classes.
+Axes: b images, h rows and w columns of cells, c channels, d channels of the joint space, k classes.
 """
 
 import dataclasses
@@ -12,44 +11,40 @@ import numpy as np
 import optax
 from flax import nnx
 
-from safe_jax.methods.zero_shot import unit
+from safe_jax.methods.zero_shot import Classifier, unit
 
 BLENDS = ("feature", "unit", "logit")
 
 
-def blended_logits(tuned_bd, original_bd, text_kd, scale, alpha, blend: str) -> jax.Array:
-    """Logits `(b, k)` at `alpha` between the original pool (0) and the tuned one (1).
+def blended_features(tuned_bd, original_bd, alpha, blend: str) -> jax.Array:
+    """Features `(b, d)` at `alpha` between the original pool (0) and the tuned one (1).
 
     The paper's abstract blends features and does not say whether before or after they are made
     unit; RA-FT blends logits. So `blend` is one of
 
         feature: unit(alpha * tuned + (1 - alpha) * original)
         unit:    unit(alpha * unit(tuned) + (1 - alpha) * unit(original))
-        logit:   alpha * logits(unit(tuned)) + (1 - alpha) * logits(unit(original))
+        logit:   alpha * unit(tuned) + (1 - alpha) * unit(original)
 
-    The last two put classes in the same order, and differ in how sure they are.
-
-    Args:
-        text_kd: the classifier, rows of unit length.
-        scale: what multiplies a cosine, `exp(logit_scale)`.
+    Logits are linear in features: the last blends logits, and is cheaper. The last two put classes
+    in the same order, and differ in how sure they are.
     """
     if blend not in BLENDS:
         raise ValueError(f"blend must be one of {BLENDS}, not {blend!r}")
     if blend != "feature":
         tuned_bd, original_bd = unit(tuned_bd), unit(original_bd)
     blended_bd = alpha * tuned_bd + (1 - alpha) * original_bd
-    if blend != "logit":  # logits are linear in features: blending those is the same, and cheaper
-        blended_bd = unit(blended_bd)
-    return scale * blended_bd @ text_kd.T
+    return blended_bd if blend == "logit" else unit(blended_bd)
 
 
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
-class Classifier:
-    """What turns a feature into logits and never trains: `text_kd` and `exp(logit_scale)`."""
+def blended_logits(tuned_bd, original_bd, text_kd, scale, alpha, blend: str) -> jax.Array:
+    """Logits `(b, k)` of `blended_features`.
 
-    text_kd: jax.Array
-    scale: jax.Array
+    Args:
+        text_kd: the classifier, rows of unit length.
+        scale: what multiplies a cosine, `exp(logit_scale)`.
+    """
+    return scale * blended_features(tuned_bd, original_bd, alpha, blend) @ text_kd.T
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,25 +64,25 @@ class Safe:
         """The method for this model; its parameters, copied from the original pool; the rest."""
         graphdef, params = nnx.split(model.attnpool)
         params = {"attnpool": jax.tree.map(jnp.copy, nnx.to_pure_dict(params))}
-        classifier = Classifier(text_kd, jnp.exp(model.logit_scale[...]))
-        return cls(graphdef, config.blend, config.train_alpha), params, classifier
+        method = cls(graphdef, config.blend, config.train_alpha)
+        return method, params, Classifier.of(model, text_kd)
 
     def loss(self, params, classifier, batch) -> jax.Array:
         """Cross entropy `(b,)` of the blend at `train_alpha`: 1 tunes the pool by itself."""
-        logits_bk = self.logits(params, classifier, batch)({"alpha": self.train_alpha})
+        logits_bk = self.logits(params, classifier, batch)(self.train_alpha)
         return optax.softmax_cross_entropy_with_integer_labels(logits_bk, batch["label_b"])
 
     def logits(self, params, classifier, batch):
-        """A function from a point of the grid to logits `(b, k)`; the pool runs once for all."""
+        """A function from alpha to logits `(b, k)`; the pool runs once for all."""
         tuned_bd = nnx.merge(self.graphdef, params["attnpool"])(batch["dense_bhwc"])
 
-        def at(point):
+        def at(alpha):
             return blended_logits(
                 tuned_bd,
                 batch["original_bd"],
                 classifier.text_kd,
                 classifier.scale,
-                point["alpha"],
+                alpha,
                 self.blend,
             )
 

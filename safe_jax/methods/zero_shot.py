@@ -3,6 +3,7 @@
 Axes: p prompts, t tokens, k classes, n images, d channels of the joint space.
 """
 
+import dataclasses
 from functools import partial
 
 import jax
@@ -38,6 +39,24 @@ def text_classifier(model: clip.CLIP, prompts: Prompts) -> jax.Array:
     class_p = np.repeat(np.arange(len(prompts)), [len(of_class) for of_class in prompts])
     # The sum serves as well as the mean: it has the same direction.
     return unit(jax.ops.segment_sum(features_pd, class_p, len(prompts)))
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Classifier:
+    """What turns a feature into logits and never trains: `text_kd` and `exp(logit_scale)`."""
+
+    text_kd: jax.Array
+    scale: jax.Array
+
+    @classmethod
+    def of(cls, model: clip.CLIP, text_kd) -> "Classifier":
+        return cls(text_kd, jnp.exp(model.logit_scale[...]))
+
+
+def logits(features_bd, text_kd, scale) -> jax.Array:
+    """`scale` times the cosine of features and rows of unit length, `(b, k)`."""
+    return scale * unit(features_bd) @ text_kd.T
 
 
 def accuracy(features_nd, text_kd, label_n: np.ndarray) -> float:
