@@ -1,6 +1,6 @@
 """What a run shows beside its accuracy: a few images with the answers, and where the pools look.
 
-Axes: n images, h rows and w columns of cells, g points of a grid, k classes.
+Axes: n images, h rows and w columns of cells, g alphas, k classes.
 """
 
 import hashlib
@@ -13,6 +13,7 @@ import numpy as np
 import PIL.Image
 from flax import nnx
 
+from safe_jax import train
 from safe_jax.data import images
 
 COUNT = 10
@@ -21,6 +22,33 @@ COUNT = 10
 def draw(records: list) -> list:
     """The examples among `records`: the same ones always, whatever the results are."""
     return random.Random(0).sample(sorted(records), min(COUNT, len(records)))
+
+
+def of_safe(trial, alpha) -> dict:
+    """What SAFE's row shows: a few images with the answers at `alpha`, and where the pools look."""
+    context, tuned = trial.context, trial.safe
+    data, size = context.data, context.model.image_size
+    params = train.join_params(tuned.params, tuned.tuning.frozen.params)
+    pools = {
+        "original": nnx.to_pure_dict(nnx.state(context.model.attnpool)),
+        "tuned": params["attnpool"],
+    }
+
+    def batches(records):
+        return trial.in_order(trial.dense("eval", records))
+
+    def maps(records):
+        return attention(tuned.tuning.method.graphdef, pools, batches(records))
+
+    chosen = draw(trial.subset.eval)
+    zero_shot_nk, blended_nk = probabilities(
+        params, tuned.tuning, np.array([0, alpha]), batches(chosen)
+    )
+    answers = {"zero_shot": zero_shot_nk, "blended": blended_nk}
+    shown = {"examples": describe(chosen, answers, maps(chosen), data, size, context.workdir)}
+    if boxed := [record for record in trial.subset.eval if record.path in data.boxes]:
+        shown["attention_on_object"] = on_object(boxed, maps(boxed), data, size)
+    return shown
 
 
 def attention(graphdef, pools: dict, batches) -> dict[str, np.ndarray]:

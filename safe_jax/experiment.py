@@ -6,61 +6,19 @@ import json
 import logging
 import pathlib
 import shutil
-import time
 
-import jax
 import jax.numpy as jnp
-import numpy as np
-from flax import nnx
-from ml_collections import ConfigDict, FrozenConfigDict
+from ml_collections import ConfigDict
 
-from safe_jax import batches, clip, examples, features, knobs, parallel, selection, train, transfer
+from safe_jax import clip, compare, features, knobs, parallel, transfer
 from safe_jax.clip import weights
 from safe_jax.data import datasets, few_shot, sources
 from safe_jax.errors import InputError
-from safe_jax.methods import safe, zero_shot
+from safe_jax.methods import zero_shot
 from safe_jax.results import Results
+from safe_jax.trial import Context, LabelledBank, Subset, Trial
 
 log = logging.getLogger(__name__)
-
-
-@dataclasses.dataclass(frozen=True)
-class LabelledBank:
-    """A bank, and the records that it was made of in its order."""
-
-    bank: features.Bank
-    records: list[sources.Record]
-
-    def find(self, records) -> tuple[np.ndarray, np.ndarray]:
-        """Where `records` lie in the bank, and their labels."""
-        position = {record: i for i, record in enumerate(self.records)}
-        image_n = np.array([position[record] for record in records])
-        return image_n, np.array([record.label for record in records])
-
-
-@dataclasses.dataclass(frozen=True)
-class Context:
-    """What every run of an experiment shares."""
-
-    config: FrozenConfigDict
-    data: datasets.Dataset
-    transfers: list[datasets.Transfer]
-    banks: dict[str, LabelledBank]
-    model: clip.CLIP
-    text_kd: jax.Array
-    mesh: jax.sharding.Mesh
-    workdir: pathlib.Path
-
-
-@dataclasses.dataclass(frozen=True)
-class Subset:
-    """The images of one run: what it trains on, chooses with, and is evaluated on."""
-
-    shots: int
-    seed: int
-    train: list[sources.Record]
-    val: list[sources.Record]
-    eval: list[sources.Record]
 
 
 def run(config: ConfigDict, workdir: pathlib.Path) -> list[dict]:
@@ -89,14 +47,17 @@ def run(config: ConfigDict, workdir: pathlib.Path) -> list[dict]:
         knobs.note(workdir / "configs" / f"{config_hash}.json", config)
         context = _prepare(config, data, transfers, specs, directory, workdir)
         keys = _keys(subsets, specs)
+        rows = []
         for subset, key in zip(subsets, keys, strict=True):
             folder = workdir / "checkpoints" / "-".join(map(str, (config_hash, *key)))
-            if not results.has("zero_shot", *key):
-                transfer.add_rows(results, "zero_shot", key, _timed(_zero_shot, context, subset))
-            if not results.has("safe", *key):
-                transfer.add_rows(results, "safe", key, _timed(_safe, context, subset, folder))
+            trial = Trial(context, subset, folder)
+            for method in config.methods:
+                own = knobs.own(config, method)
+                if not results.find(method, *key, own):
+                    transfer.add_rows(results, method, key, compare.row(trial, method))
+                rows += [results.find(method, *key, own, name) for name in (*transfers, data.name)]
             shutil.rmtree(folder, ignore_errors=True)
-        return [row for key in keys for row in results.rows_of(*key)]
+        return rows
 
 
 def _draw(config, data, shots, seed) -> Subset:
@@ -138,10 +99,10 @@ def _bank_specs(config, data, subsets, transfers, digest) -> dict[str, LabelledS
         names = [record.path for record in records]
         spec = features.bank_spec(config, digest, data.image_dir, names, views)
         specs[use] = LabelledSpec(spec, records)
-    for each in transfers:
-        names = [record.path for record in each.records]
-        spec = features.bank_spec(config, digest, each.image_dir, names, views=1)
-        specs[each.name] = LabelledSpec(spec, each.records)
+    for target in transfers.values():
+        names = [record.path for record in target.records]
+        spec = features.bank_spec(config, digest, target.image_dir, names, views=1)
+        specs[target.name] = LabelledSpec(spec, target.records)
     return specs
 
 
@@ -193,100 +154,3 @@ def _prepare(config, data, transfers, specs, directory, workdir) -> Context:
         for use, labelled in banked.items()
     }
     return Context(config, data, transfers, banks, model, text_kd, mesh, workdir)
-
-
-def _timed(function, *args):
-    began = time.time()
-    return function(*args) | {"seconds": time.time() - began}
-
-
-def _zero_shot(context, subset):
-    image_n, label_n = context.banks["eval"].find(subset.eval)
-    pooled_nd = context.banks["eval"].bank.pooled[image_n]
-    accuracy = zero_shot.accuracy(pooled_nd, context.text_kd, label_n)
-    return {
-        "accuracy": accuracy,
-        "selection": "none",
-        "alpha": None,
-        "transfer": transfer.zero_shot_accuracies(context),
-    }
-
-
-def _safe(context, subset, folder):
-    """SAFE on one subset: tuned, alpha chosen on its validation images, evaluated."""
-    config, mesh = context.config, context.mesh
-    method, params, classifier = safe.Safe.init(context.model, context.text_kd, config)
-    plan = batches.plan(
-        len(subset.train), config.views, config.batch_size, config.epochs, subset.seed, mesh.size
-    )
-    state, tuning = train.init(method, params, classifier, config, plan, mesh)
-    state, losses = train.fit(
-        state, tuning, plan.steps, lambda step: _train_batches(context, subset, plan, step), folder
-    )
-
-    grid = method.grid(config)
-    curves = {
-        use: train.evaluate(state.params, tuning, grid, _eval_batches(context, use, records))
-        for use, records in (("val", subset.val), ("eval", subset.eval))
-        if records
-    }
-    for accuracy_and_loss in curves.values():
-        if not np.isfinite(accuracy_and_loss[1]).all():  # the last step's update is in no loss
-            raise InputError("the tuned pool gives no finite logits: lower the learning rate")
-    best = selection.best_index(*curves["val"]) if subset.val else 0
-    return {
-        "accuracy": curves["eval"][0][best],
-        "selection": config.selection,
-        "alpha": grid["alpha"][best],
-        # For the plots of a report: nothing is chosen on "eval".
-        "curve": grid | {use: accuracy for use, (accuracy, _) in curves.items()},
-        "losses": losses.reshape(config.epochs, -1).mean(1),
-        "transfer": transfer.tuned_accuracies(
-            context, state.params, tuning, {"alpha": grid["alpha"][best]}, _eval_batches
-        ),
-        **_shown(context, subset, state, tuning, grid["alpha"][best]),
-    }
-
-
-def _shown(context, subset, state, tuning, alpha):
-    """For the report: a few images with the answers, and where the pools look."""
-    data, size = context.data, context.model.image_size
-    params = train.join_params(state.params, tuning.frozen.params)
-    pools = {
-        "original": nnx.to_pure_dict(nnx.state(context.model.attnpool)),
-        "tuned": params["attnpool"],
-    }
-
-    def maps(records):
-        eval_batches = _eval_batches(context, "eval", records)
-        return examples.attention(tuning.method.graphdef, pools, eval_batches)
-
-    chosen = examples.draw(subset.eval)
-    zero_shot_nk, blended_nk = examples.probabilities(
-        params, tuning, np.array([0, alpha]), _eval_batches(context, "eval", chosen)
-    )
-    answers = {"zero_shot": zero_shot_nk, "blended": blended_nk}
-    shown = {
-        "examples": examples.describe(chosen, answers, maps(chosen), data, size, context.workdir)
-    }
-    if boxed := [record for record in subset.eval if record.path in data.boxes]:
-        shown["attention_on_object"] = examples.on_object(boxed, maps(boxed), data, size)
-    return shown
-
-
-def _train_batches(context, subset, plan, first_step):
-    if context.config.features == "online":
-        return batches.online(
-            context.model, context.data.image_dir, subset.train, plan, subset.seed,
-            context.config, context.mesh, first_step,
-        )  # fmt: skip
-    labelled = context.banks["train"]
-    return batches.from_bank(
-        labelled.bank, *labelled.find(subset.train), plan, context.mesh, first_step
-    )
-
-
-def _eval_batches(context, use, records):
-    labelled = context.banks[use]
-    size = parallel.round_up(context.config.eval_batch_size, context.mesh)
-    return batches.in_order(labelled.bank, *labelled.find(records), size, context.mesh)

@@ -62,14 +62,15 @@ class Results:
     def __exit__(self, *_):
         self.file.close()
 
-    def rows_of(self, shots: int, seed: int, images: str) -> list[dict]:
-        """The rows of one subset; `images` identifies its files."""
-        key = {"shots": shots, "seed": seed, "images": images}
-        return [row for row in self.rows if row.items() >= key.items()]
+    def find(self, method: str, shots: int, seed: int, images: str, knobs: dict, dataset=None):
+        """The row of a method with these knobs of its own, or None.
 
-    def has(self, method: str, *key, dataset: str | None = None) -> bool:
-        wanted = {"method": method, "dataset": dataset or self.common["dataset"]}
-        return any(row.items() >= wanted.items() for row in self.rows_of(*key))
+        `images` identifies a subset's files; `dataset` is a transfer's, if not what was tuned on.
+        """
+        key = {"method": method, "shots": shots, "seed": seed, "images": images}
+        key["dataset"] = dataset or self.common["dataset"]
+        found = (row for row in self.rows if row.items() >= key.items())
+        return next((row for row in found if row.get("knobs", {}) == knobs), None)
 
     def add(self, method: str, shots: int, seed: int, images: str, *, accuracy, **more) -> None:
         """Writes a row; `accuracy` is in per cent."""

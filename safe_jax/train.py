@@ -124,16 +124,19 @@ def train_step(state, frozen, batch, *, method, optimizer):
 
 
 @functools.partial(jax.jit, static_argnames="method")
-def eval_step(params, frozen, batch, axes, *, method):
+def eval_step(params, frozen, batch, axes, among_k, *, method):
     """Right answers and summed loss at every point of a grid, `(g...)`, and how many rows count.
 
     Args:
         axes: the values on each axis of the grid.
+        among_k: the classes among which answers are sought; all where it is None.
     """
 
     def measure(logits, axes):
         if axes:  # one point after the other: logits of g x b x k can take gigabytes
             return jax.lax.map(lambda value: measure(logits(value), axes[1:]), axes[0])
+        if among_k is not None:
+            logits = jnp.where(among_k, logits, -jnp.inf)
         right_b = _is_right(logits, batch["label_b"])
         loss_b = optax.softmax_cross_entropy_with_integer_labels(logits, batch["label_b"])
         return (right_b * batch["mask_b"]).sum(), (loss_b * batch["mask_b"]).sum()
@@ -249,14 +252,20 @@ def _sigterm_noticed():
         signal.signal(signal.SIGTERM, previous)
 
 
-def evaluate(params: dict, tuning: Tuning, grid, batches) -> tuple[np.ndarray, np.ndarray]:
+def evaluate(
+    params: dict, tuning: Tuning, grid, batches, among_k=None
+) -> tuple[np.ndarray, np.ndarray]:
     """Accuracy in per cent and mean loss at every point of the grid, `(g...)`, over all batches.
 
     Args:
         grid: the values on each axis by its name, in the order in which the method takes them.
+        among_k: as `eval_step` takes it.
     """
     axes = [jnp.asarray(values, jnp.float32) for values in grid.values()]
-    sums = [eval_step(params, tuning.frozen, b, axes, method=tuning.method) for b in batches]
+    sums = [
+        eval_step(params, tuning.frozen, batch, axes, among_k, method=tuning.method)
+        for batch in batches
+    ]
     right, loss, count = (
         np.sum([np.asarray(part, np.float64) for part in parts], axis=0)
         for parts in zip(*sums, strict=True)

@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from configs import default
+from safe_jax import knobs
 from tests import tiny
 from tools import benchmark
 
@@ -14,3 +16,10 @@ def test_both_sides_of_the_pool_step_do_the_same_work():
     difference = np.asarray(found[...]).reshape(wanted.shape) - wanted.numpy()
     assert np.abs(difference).max() < 1e-4 * wanted.abs().max()
     assert all(seconds > 0 for seconds in benchmark.compare(ours, theirs, rounds=1))
+
+
+def test_the_grid_search_has_every_point():
+    config = knobs.of(knobs.resolve(default.get_config()), "tip_adapter")
+    config = tiny.freeze(config, a_steps=3, b_steps=4)
+    search = benchmark.cache_grid(images=20, classes=3, shots=2, width=8, config=config)
+    assert search().shape == (4, 3)

@@ -11,12 +11,14 @@ import jax
 import numpy as np
 import PIL.Image
 import pytest
+from flax import nnx
+from ml_collections import ConfigDict
 
 from configs import default
-from safe_jax import batches, clip, features, parallel, train
+from safe_jax import batches, clip, features, knobs, parallel, train
 from safe_jax.clip import checkpoints
 from safe_jax.data import datasets, few_shot, images
-from safe_jax.methods import safe, zero_shot
+from safe_jax.methods import safe, safe_a, tip_adapter, zero_shot
 from tests import tiny
 from tests.test_clip import call
 
@@ -165,3 +167,57 @@ def test_recipe_is_traced(shared, weights_dir, tmp_path, file, knobs, shots, tra
         accuracy, _ = train.evaluate(state.params, tuning, grid, in_order)
         test = np.array([both[1] for both in wanted.values()])
         np.testing.assert_allclose(accuracy, test, atol=points, err_msg=advice)
+
+    params = train.join_params(state.params, tuning.frozen.params)["attnpool"]
+    pool = jax.jit(nnx.merge(method.graphdef, params).__call__)
+    images = {}
+    for part in ("train", "test"):
+        at = range(256, len(labels[part]), 256)
+        tuned = np.concatenate([pool(maps) for maps in np.split(banks[part].dense, at)])
+        images[part] = features.Table({"original_bd": banks[part].pooled, "tuned_bd": tuned}, 1)
+    cached_as_recorded(want, config, model, text_kd, images, labels, mesh, tmp_path, points)
+
+
+def cached_as_recorded(want, config, model, text_kd, images, labels, mesh, folder, points):
+    """Tip-Adapter to the last image, Tip-Adapter-F's every loss, and SAFE-A within `points`."""
+    config = tiny.freeze(
+        knobs.of(knobs.resolve(ConfigDict(config.to_dict())), "tip_adapter_f"),
+        batch_size=64, epochs=20, a=want["tip_adapter_f"]["alpha"], b=want["tip_adapter_f"]["beta"],
+    )  # fmt: skip
+    count = len(labels["train"])
+
+    def on_test(params, tuning, **grid):
+        test = batches.in_order(
+            images["test"], np.arange(len(labels["test"])), labels["test"], 256, mesh
+        )
+        grid = {name: np.array(values) for name, values in grid.items()}
+        return train.evaluate(params, tuning, grid, test)[0]
+
+    support = {name: x[:, None] for name, x in images["train"].arrays.items()}
+    start = tip_adapter.TipAdapter.init(
+        model, text_kd, support["original_bd"], labels["train"], config
+    )
+    found = on_test(*train.as_is(*start, mesh), b=[1.0, 5.5], a=[1.0, 3.0])
+    wanted = [[want["tip_adapter"][f"alpha={a},beta={b}"] for a in (1.0, 3.0)] for b in (1.0, 5.5)]
+    np.testing.assert_allclose(found, wanted, atol=0.05)
+
+    plan = batches.plan(count, 1, config.batch_size, config.epochs, seed=1)
+    state, tuning = train.init(*start, config, plan, mesh)
+    state, losses = train.fit(
+        state, tuning, plan.steps,
+        lambda step: batches.from_bank(
+            images["train"], np.arange(count), labels["train"], plan, mesh, step
+        ),
+        folder / "keys",
+    )  # fmt: skip
+    np.testing.assert_allclose(losses, want["tip_adapter_f"]["losses"], rtol=1e-4)
+    found = on_test(state.params, tuning, b=[config.b], a=[config.a]).item()
+    assert found == pytest.approx(want["tip_adapter_f"]["test"], abs=0.1)
+
+    free = safe_a.SafeA.init(
+        model, text_kd, support["tuned_bd"], support["original_bd"], labels["train"], config
+    )
+    axes = {"b": [1.0, 5.5, 20.0], "a": [1.0, 3.0, 10.0]}
+    found = on_test(*train.as_is(*free, mesh), alpha=[0.5], **axes)[0]
+    wanted = [[want["safe_a_free"][f"a={a},b={b}"] for a in axes["a"]] for b in axes["b"]]
+    np.testing.assert_allclose(found, wanted, atol=points)

@@ -32,7 +32,7 @@ def test_killed_five_times_in_extraction_and_five_in_tuning(done, tiny_root, tmp
         results = workdir / "results.jsonl"
         written = results.read_text().count('"safe"') if results.exists() else 0
         shots, seed = [(2, 1), (2, 2), (4, 1), (4, 2), ("all", "done")][written]
-        saved = (workdir / "checkpoints").glob(f"*-{shots}-{seed}-*/*")
+        saved = (workdir / "checkpoints").glob(f"*-{shots}-{seed}-*/safe-*/*")
         return written, max((int(f.name) for f in saved if f.name.isdigit()), default=0)
 
     moments = [(extracted, m) for m in ((0, 4), (0, 12), (0, 28), (1, 4), (2, 4))]

@@ -2,7 +2,18 @@
 
 import statistics
 
-_LABELS = {"zero_shot": "zero-shot", "safe": "SAFE"}
+_LABELS = {
+    "zero_shot": "zero-shot",
+    "safe": "SAFE",
+    "safe_a": "SAFE-A",
+    "safe_a_f": "SAFE-A, keys tuned",
+    "tip_adapter": "Tip-Adapter",
+    "tip_adapter_f": "Tip-Adapter-F",
+    "clip_adapter": "CLIP-Adapter",
+    "prolip": "ProLIP",
+    "linear_probe": "linear probe",
+    "partial": "pool and linear head",
+}
 ATTENTION = {"original": "original pool", "tuned": "tuned pool", "even": "even on all cells"}
 
 
@@ -11,7 +22,7 @@ def label(method: str) -> str:
 
 
 def methods(rows: list[dict]) -> list[str]:
-    """Those in the rows: zero-shot, SAFE, then others as they come."""
+    """Those in the rows: zero-shot, SAFE, its peers, then others as they come."""
     found = dict.fromkeys(row["method"] for row in rows)
     return sorted(found, key=lambda method: [*_LABELS, method].index(method))
 
@@ -46,21 +57,24 @@ def tables(rows: list[dict]) -> str:
 def table(rows: list[dict]) -> str:
     """Accuracy by method and shots: mean and sample standard deviation over seeds.
 
-    Names what was measured and how alpha was chosen, for a number without them says nothing.
+    Names what was measured and how alpha (of caches a and b too) was chosen, for a number without
+    them says nothing.
     """
     shots = sorted({row["shots"] for row in rows})
     seeds = sorted({row["seed"] for row in rows})
     chosen = sorted({row["selection"] for row in rows} - {"none"})
+    what = [name for name in ("alpha", "a", "b") if any(row.get(name) is not None for row in rows)]
     first = rows[0]
     looks = attention_on_object(rows)
     labels = [*map(label, methods(rows)), *(ATTENTION.values() if looks else ())]
     width = max(12, *(len(text) + 2 for text in labels))
-    what = first["dataset"]
+    of_what = first["dataset"]
     if "tuned_on" in first:
-        what += f" (tuned on {first['tuned_on']})"
+        of_what += f" (tuned on {first['tuned_on']})"
     lines = [
-        f"{what}, {first['weights']}: {first['split']} accuracy (%), mean ± standard "
-        f"deviation over seeds {', '.join(map(str, seeds))}; alpha by {', '.join(chosen)}",
+        f"{of_what}, {first['weights']}: {first['split']} accuracy (%), mean ± standard "
+        f"deviation over seeds {', '.join(map(str, seeds))}"
+        + (f"; {', '.join(what)} by {', '.join(chosen)}" if chosen else ""),
         f"{'shots':<{width}}" + "".join(f"{k:>14}" for k in shots),
     ]
 
