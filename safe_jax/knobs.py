@@ -89,6 +89,8 @@ def validate(config: ConfigDict) -> None:
     _validate_least("", config, _AT_LEAST)
     for group, least in _GROUP_AT_LEAST.items():
         _validate_least(f"{group}.", config[group], least)
+        if "trainable" in config[group]:
+            _validate_pattern(f"{group}.trainable", config[group].trainable)
     for knob in ("shots", "seeds"):
         values = config[knob]
         if (
@@ -106,12 +108,7 @@ def validate(config: ConfigDict) -> None:
         raise InputError(f"config.crop_scale={config.crop_scale}: 0 < low <= high <= 1 is expected")
     if not 0 <= config.alpha <= 1:
         raise InputError(f"config.alpha={config.alpha}: a value from 0 to 1 is expected")
-    try:
-        re.compile(config.trainable)
-    except re.error as error:
-        raise InputError(
-            f"config.trainable={config.trainable!r} is no regular expression: {error}"
-        ) from None
+    _validate_pattern("trainable", config.trainable)
     if (config.eval_split, config.selection) == ("val", "full_val"):
         raise InputError(
             "config.eval_split=val evaluates on validation images that chose no alpha, but with "
@@ -123,6 +120,13 @@ def _validate_least(prefix, knobs, at_least):
     for knob, least in at_least.items():
         if knobs[knob] < least:
             raise InputError(f"config.{prefix}{knob}={knobs[knob]}: at least {least} is expected")
+
+
+def _validate_pattern(knob, pattern):
+    try:
+        re.compile(pattern)
+    except re.error as error:
+        raise InputError(f"config.{knob}={pattern!r} is no regular expression: {error}") from None
 
 
 def _names(methods):

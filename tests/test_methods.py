@@ -201,6 +201,7 @@ def test_own_knobs_are_resolved_by_data_set_and_belong_to_their_method():
         ({"methods": ()}, "different methods are expected"),
         ({"methods": ("prolip",), "features": "online"}, "prolip: set config.features=bank"),
         ({"tip_adapter.a_steps": 0}, "config.tip_adapter.a_steps=0: at least 1 is expected"),
+        ({"prolip.trainable": "("}, "config.prolip.trainable='(' is no regular expression"),
         ({"clip_adapter.ratio": -1.0}, "config.clip_adapter.ratio=-1.0: at least 0 is expected"),
     ],
 )
