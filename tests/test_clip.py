@@ -102,6 +102,9 @@ def test_attention_is_the_softmax_over_cells(small):
     attention_bhwn = model.attnpool.attention(dense_bhwc)
     assert attention_bhwn.shape == (2, 3, 3, 4)
     np.testing.assert_allclose(attention_bhwn.sum((1, 2)), 1, rtol=1e-5)
+    # Where the mean token has all of a head's weight, too.
+    attention_bhwn = model.attnpool.attention(1e5 * dense_bhwc)
+    np.testing.assert_allclose(attention_bhwn.sum((1, 2)), 1, rtol=1e-5)
 
 
 def test_pool_refuses_a_map_of_another_size():

@@ -56,7 +56,8 @@ class AttentionPool(nnx.Module):
 
     def unprojected(self, dense_bhwc):
         """What `c_proj` is applied to: `(b, c)`."""
-        weight_bma, cells_bnc = self._attend(dense_bhwc)
+        score_bma, cells_bnc = self._scores(dense_bhwc)
+        weight_bma = jax.nn.softmax(score_bma, axis=1)
         b, m, a = weight_bma.shape
         n, c = cells_bnc.shape[1:]
         # The mean token is a mean of cells, so its share goes back to them evenly.
@@ -70,14 +71,13 @@ class AttentionPool(nnx.Module):
     def attention(self, dense_bhwc):
         """How much each cell counts in each head: `(b, h, w, heads)`, summing to 1 over cells.
 
-        The mean token's own share is left out before normalising.
+        The mean token's own share is left out, which may be all that a head has.
         """
-        weight_bma, _ = self._attend(dense_bhwc)
-        on_cells_bna = weight_bma[:, 1:]
-        on_cells_bna = on_cells_bna / on_cells_bna.sum(1, keepdims=True)
+        score_bma, _ = self._scores(dense_bhwc)
+        on_cells_bna = jax.nn.softmax(score_bma[:, 1:], axis=1)
         return on_cells_bna.reshape(*dense_bhwc.shape[:3], -1)
 
-    def _attend(self, dense_bhwc):
+    def _scores(self, dense_bhwc):
         b, rows, columns, c = dense_bhwc.shape
         position_mc = self.positional_embedding[...]
         if rows * columns + 1 != len(position_mc):
@@ -98,7 +98,7 @@ class AttentionPool(nnx.Module):
             .reshape(b, -1, len(position_mc))
             .swapaxes(1, 2)
         )
-        return jax.nn.softmax(score_bma, axis=1), cells_bnc
+        return score_bma, cells_bnc
 
 
 @jax.custom_vjp
