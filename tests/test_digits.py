@@ -121,11 +121,12 @@ def test_the_small_clip_goes_through_the_table(tmp_path):
 
 
 def test_the_readmes_first_command_learns_where_to_look(tmp_path, digits_root):
-    """Fewer shots and seeds, the rest as it is: zero-shot is above chance, tuning far above it."""
+    """With fewer shots, seeds and methods: zero-shot is above chance, tuning far above it."""
     process = subprocess.run(
         [sys.executable, "-m", "safe_jax.main", "--config", "configs/digits.py",
          "--workdir", str(tmp_path / "run"), "--config.cache_dir", str(tmp_path / "cache"),
-         "--config.data_root", str(digits_root), "--config.shots=1,16", "--config.seeds=1"],
+         "--config.data_root", str(digits_root), "--config.shots=1,16", "--config.seeds=1",
+         "--config.methods=zero_shot,safe"],
         cwd=ROOT, capture_output=True, text=True,
     )  # fmt: skip
     assert process.returncode == 0, process.stderr

@@ -257,6 +257,6 @@ def test_every_method_by_the_command(tiny_root, tmp_path):
     heading, _, *lines = process.stdout.splitlines()
     assert "; alpha, a, b by few_shot_val" in heading
     assert [line[: line.index("  ")] for line in lines[: len(by_method)]] == [
-        "zero-shot", "SAFE", "SAFE-A", "SAFE-A, keys tuned", "Tip-Adapter", "Tip-Adapter-F",
-        "CLIP-Adapter", "ProLIP", "linear probe", "pool and linear head",
+        "zero-shot", "SAFE", "SAFE-A", "SAFE-A (keys tuned)", "Tip-Adapter", "Tip-Adapter-F",
+        "CLIP-Adapter", "ProLIP", "linear probe", "pool + linear head",
     ]  # fmt: skip

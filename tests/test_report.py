@@ -59,7 +59,7 @@ def test_the_page_has_the_numbers(tmp_path):
     assert cells(html, "SAFE", "Mean seconds") == ["1.50", "1.50"]
     assert "18.0 s in all" in html
     assert cells(html, "epochs") == ["50"]
-    assert "alpha chosen on min(shots, 4) validation images a class" in html
+    assert "chosen on min(shots, 4) validation images a class" in html
     assert "for inspection only" in html
     assert html.count("<svg") == 4  # shots, alpha on validation and on test, loss
 

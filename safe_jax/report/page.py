@@ -10,9 +10,9 @@ from safe_jax.report import charts, experiments, gallery, published, summary
 from safe_jax.report.experiments import Experiment
 
 _SELECTIONS = {
-    "few_shot_val": "alpha chosen on min(shots, 4) validation images a class",
-    "full_val": "alpha chosen on all validation images",
-    "fixed": "alpha fixed beforehand",
+    "few_shot_val": "chosen on min(shots, 4) validation images a class",
+    "full_val": "chosen on all validation images",
+    "fixed": "fixed beforehand",
 }
 _SPLITS = {"test": "test images", "val": "validation images that chose no alpha"}
 
@@ -86,7 +86,7 @@ def _section(name, experiment):
         "open": False,
         "of": experiment,
         "labels": [summary.label(method) for method in experiment.methods],
-        "protocol": [_SELECTIONS.get(s, f"alpha by {s}") for s in experiment.selections],
+        "protocol": [_SELECTIONS.get(s, f"by {s}") for s in experiment.selections],
         "headline": _headline(experiment),
         "accuracy": charts.accuracy(f"{name}-accuracy", [experiment]),
         "rows": _accuracy_rows(experiment, experiment.shots),

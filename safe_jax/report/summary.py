@@ -6,13 +6,13 @@ _LABELS = {
     "zero_shot": "zero-shot",
     "safe": "SAFE",
     "safe_a": "SAFE-A",
-    "safe_a_f": "SAFE-A, keys tuned",
+    "safe_a_f": "SAFE-A (keys tuned)",
     "tip_adapter": "Tip-Adapter",
     "tip_adapter_f": "Tip-Adapter-F",
     "clip_adapter": "CLIP-Adapter",
     "prolip": "ProLIP",
     "linear_probe": "linear probe",
-    "partial": "pool and linear head",
+    "partial": "pool + linear head",
 }
 ATTENTION = {"original": "original pool", "tuned": "tuned pool", "even": "even on all cells"}
 
