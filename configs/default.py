@@ -6,9 +6,9 @@ from ml_collections import ConfigDict
 def get_config() -> ConfigDict:
     config = ConfigDict()
 
-    # What is classified: a data set of the benchmark by its name, or any folder of images, with a
-    # split file in CoOp's format or a folder for each class. Paths are under data_root; empty ones
-    # are the benchmark's. docs/data.md has all layouts.
+    # What is classified: data sets of the benchmark by their names (a, or a,b), or any folder of
+    # images, with a split file in CoOp's format or a folder for each class. Paths are under
+    # data_root; empty ones are the benchmark's. docs/data.md has all layouts.
     config.dataset = ""
     config.data_root = "data"
     config.image_dir = ""

@@ -24,11 +24,24 @@ log = logging.getLogger(__name__)
 def run(config: ConfigDict, workdir: pathlib.Path) -> list[dict]:
     """Runs what `config` describes and returns its rows of `workdir/results.jsonl`.
 
-    Rows that are there already, of the same knobs, data and weights, are kept: a run that was
-    killed goes on where it was. Raises `InputError` for what a user can mend.
+    Several data sets, as `config.dataset=a,b`, take turns. Rows that are there already, of the
+    same knobs, data and weights, are kept: a run that was killed goes on where it was. Raises
+    `InputError` for what a user can mend.
     """
     workdir = pathlib.Path(workdir).expanduser().resolve()  # Orbax takes no relative paths
-    knobs.validate(config)
+    configs = [ConfigDict(config) for _ in config.dataset.split(",")]
+    for each, name in zip(configs, config.dataset.split(","), strict=True):
+        each.dataset = name
+        knobs.validate(each)
+    if len(configs) > 1:
+        if given := [k for k in ("image_dir", "split_file", "tfds", "prompts_file") if config[k]]:
+            raise InputError(f"config.{given[0]} is for one data set: name one in config.dataset")
+        for each in configs:  # what is missing is told before anything is computed
+            datasets.load(each)
+    return [row for each in configs for row in _run(each, workdir)]
+
+
+def _run(config, workdir):
     config = knobs.resolve(config)
     data = datasets.load(config)
     transfers = transfer.load(config)

@@ -25,8 +25,8 @@ def main(_):
     config = CONFIG.value
     if config is None:
         sys.exit("error: --config is missing: name a file, such as configs/caltech101.py")
-    workdir = WORKDIR.value or f"runs/{datasets.name(config)}-{pathlib.Path(config.weights).name}"
-    workdir = pathlib.Path(workdir).expanduser()
+    name = f"{datasets.name(config)}-{pathlib.Path(config.weights).name}".replace(",", "-")
+    workdir = pathlib.Path(WORKDIR.value or f"runs/{name}").expanduser()
     _log_to_stderr()
     try:
         print(report.tables(experiment.run(config, workdir)))

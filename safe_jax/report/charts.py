@@ -44,7 +44,7 @@ def accuracy(name: str, experiments: list[Experiment]) -> Figure:
         ink = ink_of.get(experiment.name, "muted") if named else "muted"
         lines.append(_with_error_bars(label, values, ink))
     if is_published(experiments[0]) and released(experiments):
-        y = dict(zip(published.SHOTS, published.ACCURACY[experiments[0].dataset][1], strict=True))
+        y = published.by_method(experiments[0].dataset)[published.METHOD]
         x = sorted({k for e in experiments for k in e.shots} & y.keys())
         label = f"{published.METHOD}, published"
         lines.append(Line(label, x, [y[k] for k in x], ink="muted", dashed=True))

@@ -147,11 +147,9 @@ def _accuracy_rows(experiment, shots):
 def _published_rows(experiment, shots):
     if not charts.is_published(experiment):
         return []
-    zero_shot, by_shots = published.ACCURACY[experiment.dataset]
-    found = dict(zip(published.SHOTS, by_shots, strict=True))
     return [
-        ("zero-shot", [summary.cell([zero_shot]) for _ in shots]),
-        (published.METHOD, [summary.cell([found[k]] if k in found else []) for k in shots]),
+        (method, [summary.cell([found[k]] if k in found else []) for k in shots])
+        for method, found in published.by_method(experiment.dataset).items()
     ]
 
 

@@ -23,3 +23,14 @@ ACCURACY = {
     "sun397": (58.52, (62.50, 63.64, 66.21, 68.87, 71.47)),
     "ucf101": (61.35, (64.87, 66.43, 70.55, 74.25, 78.03)),
 }
+
+
+def by_method(dataset: str) -> dict[str, dict[int, float]]:
+    """Published accuracy by shots, of each method there is; empty for other data sets."""
+    if dataset not in ACCURACY:
+        return {}
+    zero_shot, tuned = ACCURACY[dataset]
+    return {
+        "zero-shot": dict.fromkeys(SHOTS, zero_shot),
+        METHOD: dict(zip(SHOTS, tuned, strict=True)),
+    }

@@ -2,6 +2,8 @@
 
 import statistics
 
+from safe_jax.report import published
+
 _LABELS = {
     "zero_shot": "zero-shot",
     "safe": "SAFE",
@@ -46,12 +48,26 @@ def cell(values: list[float] | None) -> str:
 
 
 def tables(rows: list[dict]) -> str:
-    """A table for each data set."""
+    """A table for each data set, and one of their mean."""
     by_dataset = {}
     for row in rows:
         by_dataset.setdefault(row["dataset"], []).append(row)
     own_first = sorted(by_dataset.values(), key=lambda rows: "tuned_on" in rows[0])
-    return "\n\n".join(map(table, own_first))
+    own = [rows for rows in own_first if "tuned_on" not in rows[0]]
+    return "\n\n".join(map(table, own_first + ([_mean(own)] if len(own) > 1 else [])))
+
+
+def _mean(by_dataset):
+    """Rows of the mean over data sets, for each method, shots and seed that all of them have."""
+    cells = [{(r["method"], r["shots"], r["seed"]): r for r in rows} for rows in by_dataset]
+    common = {"dataset": f"mean of {len(cells)} data sets"}
+    return [
+        cells[0][key]
+        | common
+        | {"accuracy": statistics.mean(each[key]["accuracy"] for each in cells)}
+        for key in cells[0]
+        if all(key in each for each in cells)
+    ]
 
 
 def table(rows: list[dict]) -> str:
@@ -66,7 +82,9 @@ def table(rows: list[dict]) -> str:
     what = [name for name in ("alpha", "a", "b") if any(row.get(name) is not None for row in rows)]
     first = rows[0]
     looks = attention_on_object(rows)
+    theirs = published.by_method(first["dataset"]) if first["split"] == "test" else {}
     labels = [*map(label, methods(rows)), *(ATTENTION.values() if looks else ())]
+    labels += [f"{method}, published" for method in theirs]
     width = max(12, *(len(text) + 2 for text in labels))
     of_what = first["dataset"]
     if "tuned_on" in first:
@@ -84,6 +102,10 @@ def table(rows: list[dict]) -> str:
     for method in methods(rows):
         accuracies = {k: [row["accuracy"] for row in of(rows, method, k)] for k in shots}
         lines.append(line(label(method), accuracies))
+    for method, found in theirs.items():
+        lines.append(line(f"{method}, published", {k: [found[k]] for k in found}))
+    if theirs:
+        lines.append(f"(published: {published.WEIGHTS}; {published.METHOD}: {published.PROTOCOL})")
     for method, by_shots in looks.items():
         lines.append(f"attention on the object (%), {label(method)}")
         for name, text in ATTENTION.items():

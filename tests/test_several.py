@@ -1,0 +1,83 @@
+"""Several data sets in one run."""
+
+import json
+import shutil
+
+import pytest
+
+from configs import benchmark
+from safe_jax import experiment, knobs, report
+from safe_jax.data.layouts import LAYOUTS
+from safe_jax.errors import InputError
+from tests import tiny
+
+NAMES = ("eurosat", "dtd")
+
+
+@pytest.fixture(scope="module")
+def root(tiny_root, tmp_path_factory):
+    """The patches as two data sets of the benchmark; the second has half of the test images."""
+    root = tmp_path_factory.mktemp("several")
+    content = json.loads((tiny_root / "patches" / "split.json").read_text())
+    for name in NAMES:
+        shutil.copytree(tiny_root / "patches" / "images", root / LAYOUTS[name].image_dir)
+        (root / LAYOUTS[name].split_file).write_text(json.dumps(content))
+        content["test"] = content["test"][::2]
+    return root
+
+
+def config(root, tiny_root, cache, **changed):
+    several = {"dataset": ",".join(NAMES), "image_dir": "", "split_file": "", "templates": ()}
+    config = tiny.config(tiny_root, **several, data_root=str(root), cache_dir=str(cache))
+    config.update(shots=(2,), seeds=(1, 2), epochs=20)
+    config.update(changed)
+    return config
+
+
+def test_data_sets_take_turns_and_have_a_mean(root, tiny_root, tmp_path):
+    run = config(root, tiny_root, tmp_path / "cache")
+    rows = experiment.run(run, tmp_path / "run")
+    assert [(row["dataset"], row["method"], row["seed"]) for row in rows] == [
+        (name, method, seed)
+        for name in NAMES
+        for seed in (1, 2)
+        for method in ("zero_shot", "safe")
+    ]
+    assert experiment.run(run, tmp_path / "run") == rows  # kept as they are
+    alone = config(root, tiny_root, tmp_path / "cache")
+    alone.dataset = "dtd"
+    found = experiment.run(alone, tmp_path / "alone")
+    assert [row["accuracy"] for row in found] == [row["accuracy"] for row in rows[4:]]
+
+    first, second, mean = report.tables(rows).split("\n\n")
+    assert first.startswith("eurosat, ")
+    assert second.startswith("dtd, ")
+    assert mean.startswith("mean of 2 data sets, ")
+    accuracy = {(row["dataset"], row["method"], row["seed"]): row["accuracy"] for row in rows}
+    by_seed = [sum(accuracy[name, "safe", seed] for name in NAMES) / 2 for seed in (1, 2)]
+    assert mean.splitlines()[3].startswith("SAFE ")
+    assert f"{sum(by_seed) / 2:.2f}" in mean.splitlines()[3]
+    # What is published stands beside its own data set, with its protocol.
+    assert second.splitlines()[-2].split()[-1] == "53.72"
+    assert "the epoch picked on the test images" in second.splitlines()[-1]
+    assert "published" not in mean
+
+
+def test_all_are_looked_at_before_any_work(root, tiny_root, tmp_path):
+    run = config(root, tiny_root, tmp_path / "cache")
+    run.dataset = "eurosat,food101"
+    with pytest.raises(InputError, match=r"split_zhou_Food101\.json: no such split file"):
+        experiment.run(run, tmp_path / "run")
+    assert not (tmp_path / "cache").exists()
+
+
+def test_knobs_of_one_data_set_are_not_for_several(root, tiny_root, tmp_path):
+    run = config(root, tiny_root, tmp_path / "cache", split_file="x.json")
+    with pytest.raises(InputError, match=r"config\.split_file is for one data set"):
+        experiment.run(run, tmp_path / "run")
+
+
+def test_the_benchmark_is_every_data_set_that_there_is():
+    named = benchmark.get_config().dataset.split(",")
+    assert sorted(named) == sorted(LAYOUTS.keys() - {"digits"})
+    assert benchmark.get_config().methods == knobs.METHODS
