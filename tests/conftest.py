@@ -5,9 +5,11 @@ import pathlib
 import tempfile
 
 import jax
+import numpy as np
 import pytest
 
-from tests import tiny
+from safe_jax import clip
+from tests import fake_features, tiny
 from tests.commands import Done, run
 
 jax.config.update("jax_num_cpu_devices", 8)
@@ -54,3 +56,19 @@ def done(tiny_root, tmp_path_factory):
     process = run(tiny_root, workdir, cache)
     assert process.returncode == 0, process.stderr
     return Done(workdir, cache, process)
+
+
+@pytest.fixture(scope="session")
+def model(tiny_root):
+    return clip.load(tiny_root / "clip_tiny")
+
+
+@pytest.fixture(scope="session")
+def scale(model):
+    return float(np.exp(model.logit_scale[...]))
+
+
+@pytest.fixture(scope="session")
+def data():
+    """Features that no model made."""
+    return fake_features.make()

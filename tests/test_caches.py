@@ -8,27 +8,12 @@ import numpy as np
 import pytest
 
 from configs import default
-from safe_jax import clip, knobs, parallel, selection, train
+from safe_jax import knobs, parallel, selection, train
 from safe_jax.methods import cache, safe
 from safe_jax.methods.safe_a import SafeA
 from safe_jax.methods.tip_adapter import TipAdapter
-from tests import fake_features, tiny
+from tests import tiny
 from tests.fake_features import CLASSES, CONFIG, COUNT, batch_of, unit
-
-
-@pytest.fixture(scope="module")
-def model(tiny_root):
-    return clip.load(tiny_root / "clip_tiny")
-
-
-@pytest.fixture(scope="module")
-def scale(model):
-    return float(np.exp(model.logit_scale[...]))
-
-
-@pytest.fixture(scope="module")
-def data():
-    return fake_features.make()
 
 
 def numpy_cache(feature, keys, key_label, a, b):

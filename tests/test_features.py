@@ -13,11 +13,6 @@ from safe_jax.errors import InputError
 from tests import tiny
 
 
-@pytest.fixture(scope="module")
-def model(tiny_root):
-    return clip.load(tiny_root / "clip_tiny")
-
-
 @pytest.fixture
 def names(tiny_root):
     root = tiny_root / "patches" / "images"

@@ -12,31 +12,16 @@ import pytest
 from flax import nnx
 
 from configs import default
-from safe_jax import clip, compare, experiment, knobs, parallel, train
+from safe_jax import compare, experiment, knobs, parallel, train
 from safe_jax.errors import InputError
 from safe_jax.methods import tip_adapter, zero_shot
 from safe_jax.methods.clip_adapter import ClipAdapter
 from safe_jax.methods.linear_probe import LinearProbe
 from safe_jax.methods.partial import Partial
 from safe_jax.methods.prolip import ProLIP
-from tests import fake_features, tiny
+from tests import tiny
+from tests.commands import rows, run
 from tests.fake_features import CONFIG, COUNT, DIM, batch_of, unit
-from tests.test_main import rows, run
-
-
-@pytest.fixture(scope="module")
-def model(tiny_root):
-    return clip.load(tiny_root / "clip_tiny")
-
-
-@pytest.fixture(scope="module")
-def scale(model):
-    return float(np.exp(model.logit_scale[...]))
-
-
-@pytest.fixture(scope="module")
-def data():
-    return fake_features.make()
 
 
 @pytest.fixture(scope="module")

@@ -10,6 +10,8 @@ import pytest
 
 from safe_jax import clip, parallel
 from safe_jax.clip import checkpoints, weights
+from safe_jax.data import scenes
+from tools import captions
 from tools import pretrain_small_clip as pretrain
 
 
@@ -30,11 +32,9 @@ def test_captions_say_what_is_in_the_scene():
     stage = pretrain.STAGES[1]
     for number in range(100):
         scene = pretrain.scene(stage, number)
-        words = pretrain.caption(random.Random(number), scene).lower()
+        words = captions.caption(random.Random(number), scene).lower()
         names = [thing.name.lower() for thing in scene.things]
-        numerals = [
-            str(pretrain.scenes.DIGITS.index(n)) for n in names if n in pretrain.scenes.DIGITS
-        ]
+        numerals = [str(scenes.DIGITS.index(n)) for n in names if n in scenes.DIGITS]
         assert any(name in words for name in names + numerals)
         assert 1 <= len(scene.things) <= 4
 

@@ -7,18 +7,13 @@ import optax
 import pytest
 from flax import nnx, traverse_util
 
-from safe_jax import batches, clip, features, parallel, selection, train
+from safe_jax import batches, features, parallel, selection, train
 from safe_jax.data import datasets
 from safe_jax.errors import InputError
 from safe_jax.methods import safe, zero_shot
 from tests import tiny
 
 CLASSES = 4
-
-
-@pytest.fixture(scope="module")
-def model(tiny_root):
-    return clip.load(tiny_root / "clip_tiny")
 
 
 @pytest.fixture(scope="module")

@@ -29,6 +29,7 @@ from safe_jax.clip import checkpoints, download, weights
 from safe_jax.clip.model import CLIP, CLIPConfig
 from safe_jax.data import images, prompts, scenes
 from safe_jax.methods.zero_shot import text_classifier, unit
+from tools import captions
 
 CONFIG = CLIPConfig(
     embed_dim=128,
@@ -72,22 +73,6 @@ STAGES = (
     ),
 )  # fmt: skip
 
-ALL_OF_IT = (
-    "{}.", "a photo of {}.", "a picture of {}.", "an image of {}.", "{} in a picture.",
-    "there is {} here.", "a scene with {}.", "a drawing of {}.", "we see {}.",
-)  # fmt: skip
-GROUND = ("on a {} background", "on {} ground", "over a {} ground")
-NAMES = {
-    "digit": ("the digit {}", "the number {}", "a {}", "the numeral {}"),
-    "letter": ("the letter {}", "a capital {}", "the character {}"),
-    "shape": ("a {}", "the shape of a {}", "the {}"),
-}
-COLOURED = {
-    "digit": ("the {c} digit {n}", "the digit {n} in {c}", "a {c} {n}", "a {c} number {n}"),
-    "letter": ("the {c} letter {n}", "the letter {n} in {c}", "a {c} {n}"),
-    "shape": ("a {c} {n}", "a {n} in {c}", "the {c} {n}"),
-}
-
 
 def scene(stage: Stage, number: int) -> scenes.Scene:
     """The scene of this number."""
@@ -99,36 +84,16 @@ def scene(stage: Stage, number: int) -> scenes.Scene:
     return scenes.draw(rng, stage.image_size, things, ground, [stage.sides[count]] * count)
 
 
-def caption(rng: random.Random, drawn: scenes.Scene) -> str:
-    """Tells what is in a scene: mostly all of it in any order, at times a single thing."""
-    things = rng.sample(drawn.things, 1 if rng.random() < 0.2 else len(drawn.things))
-    phrases = [_phrase(rng, thing) for thing in things]
-    text = ", ".join(phrases[:-1]) + (" and " if phrases[1:] else "") + phrases[-1]
-    if rng.random() < 0.25:
-        ground = rng.choice((drawn.texture, drawn.ground, f"{drawn.texture} {drawn.ground}"))
-        text += " " + rng.choice(GROUND).format(ground)
-    return rng.choice(ALL_OF_IT).format(text)
-
-
-def _phrase(rng, thing):
-    name = thing.name
-    if thing.kind == "digit" and rng.random() < 0.3:
-        name = str(scenes.DIGITS.index(name))
-    if rng.random() < 0.5:
-        return rng.choice(COLOURED[thing.kind]).format(c=thing.colour, n=name)
-    return rng.choice(NAMES[thing.kind]).format(name)
-
-
 def make_batch(stage: Stage, numbers) -> dict:
     """The scenes of these numbers with a caption each."""
     drawn = [scene(stage, n) for n in numbers]
-    captions = [
-        caption(random.Random(f"caption {stage.name} {n}"), s)
+    texts = [
+        captions.caption(random.Random(f"caption {stage.name} {n}"), s)
         for n, s in zip(numbers, drawn, strict=True)
     ]
     return {
         "pixels_bhwc": np.stack([s.pixels for s in drawn]),
-        "tokens_bt": clip.tokenize(captions, TOKENS),
+        "tokens_bt": clip.tokenize(texts, TOKENS),
         "mask_b": np.ones(len(drawn), np.float32),
     }
 
@@ -155,10 +120,7 @@ class Contrastive:
 def new_model(image_size: int) -> CLIP:
     """Random weights; tokens that no caption has get embeddings of zeros, which compress well."""
     model = CLIP(dataclasses.replace(CONFIG, image_size=image_size), rngs=nnx.Rngs(0))
-    phrases = [p for d in (NAMES, COLOURED) for ps in d.values() for p in ps]
-    words = [*ALL_OF_IT, *GROUND, *phrases, *scenes.COLOURS, *scenes.TEXTURES, "and, 0123456789"]
-    words += [*scenes.DIGITS, *map(str, range(10)), *scenes.LETTERS, *scenes.SHAPES]
-    used = np.unique(clip.tokenize([w.format("", c="", n="") for w in words]))
+    used = np.unique(clip.tokenize(captions.words()))
     keep = np.zeros((CONFIG.vocab_size, 1), np.float32)
     keep[used] = 1
     model.text.token_embedding.embedding[...] *= keep
