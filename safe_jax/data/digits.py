@@ -1,11 +1,12 @@
 """Handwritten digits among clutter: real scans pasted into drawn scenes.
 
-The scans are scikit-learn's: 1,797 digits of 8 x 8 pixels by 43 people (Alpaydin and Kaynak,
+The scans are scikit-learn's: 1,797 digits of 8 x 8 pixels by 13 people (Alpaydin and Kaynak,
 "Optical Recognition of Handwritten Digits", UCI Machine Learning Repository). Each is used once.
 Beside it stands a printed digit of another class, which a model that knows print reads more easily,
 and something small: a pool has to learn where to look.
 """
 
+import fcntl
 import json
 import logging
 import pathlib
@@ -35,6 +36,14 @@ def make(root: pathlib.Path) -> None:
     folder = root / FOLDER
     if folder.exists():
         return
+    root.mkdir(parents=True, exist_ok=True)
+    with open(folder.with_suffix(".lock"), "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # another run may be at it: let it finish
+        if not folder.exists():
+            _draw(folder)
+
+
+def _draw(folder):
     log.info("drawing the digits' scenes in %s", folder)
     unfinished = folder.with_suffix(".partial")
     shutil.rmtree(unfinished, ignore_errors=True)
