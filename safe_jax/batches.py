@@ -61,6 +61,12 @@ def plan(
     )
 
 
+def rows(bank, image_n, label_n, plan) -> dict[str, np.ndarray]:
+    """`row_b`, `label_b` and `mask_b` of every step: where in a bank the planned views are."""
+    row_sb = np.where(plan.image_sb == PAD, 0, image_n[plan.image_sb] * bank.views + plan.view_sb)
+    return {"row_b": row_sb, **_labels(label_n, plan.image_sb)}
+
+
 def from_bank(bank, image_n, label_n, plan, mesh, first_step=0) -> Iterator[dict]:
     """Batches of the images `image_n` of a bank (or `features.Table`), as planned."""
     for image_b, view_b in zip(plan.image_sb[first_step:], plan.view_sb[first_step:], strict=True):

@@ -26,7 +26,7 @@ def draw(records: list) -> list:
 
 def of_safe(trial, alpha) -> dict:
     """What SAFE's row shows: a few images with the answers at `alpha`, and where the pools look."""
-    context, tuned = trial.context, trial.safe
+    context, tuned = trial.context, trial.choices["safe"].tuned
     data, size = context.data, context.model.image_size
     params = train.join_params(tuned.params, tuned.tuning.frozen.params)
     pools = {

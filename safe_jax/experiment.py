@@ -10,7 +10,7 @@ import shutil
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
-from safe_jax import clip, compare, features, knobs, parallel, transfer
+from safe_jax import clip, compare, features, knobs, parallel, transfer, tuning
 from safe_jax.clip import weights
 from safe_jax.data import datasets, few_shot, sources
 from safe_jax.errors import InputError
@@ -32,6 +32,7 @@ def run(config: ConfigDict, workdir: pathlib.Path) -> list[dict]:
     configs = [ConfigDict(config) for _ in config.dataset.split(",")]
     for each, name in zip(configs, config.dataset.split(","), strict=True):
         each.dataset = name
+        knobs.follow_protocol(each)
         knobs.validate(each)
     if len(configs) > 1:
         if given := [k for k in ("image_dir", "split_file", "tfds", "prompts_file") if config[k]]:
@@ -56,21 +57,43 @@ def _run(config, workdir):
         config_hash=config_hash,
         weights=f"{directory.name}@{digest[:12]}",
         split=config.eval_split,
+        protocol=config.protocol,
     ) as results:
         knobs.note(workdir / "configs" / f"{config_hash}.json", config)
         context = _prepare(config, data, transfers, specs, directory, workdir)
-        keys = _keys(subsets, specs)
+        keyed = zip(subsets, _keys(subsets, specs), strict=True)
         rows = []
-        for subset, key in zip(subsets, keys, strict=True):
-            folder = workdir / "checkpoints" / "-".join(map(str, (config_hash, *key)))
-            trial = Trial(context, subset, folder)
+        for together in _groups(list(keyed), config):
+            trials = [
+                Trial(context, subset, key, _checkpoints(workdir, config_hash, key))
+                for subset, key in together
+            ]
             for method in config.methods:
                 own = knobs.own(config, method)
-                if not results.find(method, *key, own):
-                    transfer.add_rows(results, method, key, compare.row(trial, method))
-                rows += [results.find(method, *key, own, name) for name in (*transfers, data.name)]
-            shutil.rmtree(folder, ignore_errors=True)
+                missing = [t for t in trials if not results.find(method, *t.key, own)]
+                if missing:
+                    compare.tune(trials, method)
+                for trial in missing:
+                    transfer.add_rows(results, method, trial.key, compare.row(trial, method))
+            for trial in trials:
+                shutil.rmtree(trial.folder, ignore_errors=True)
+            rows += [
+                results.find(method, *trial.key, knobs.own(config, method), name)
+                for trial in trials
+                for method in config.methods
+                for name in (*transfers, data.name)
+            ]
         return rows
+
+
+def _checkpoints(workdir, config_hash, key) -> pathlib.Path:
+    return workdir / "checkpoints" / "-".join(map(str, (config_hash, *key)))
+
+
+def _groups(subsets, config):
+    """Subsets that tune together, with all candidates of each; always the same ones."""
+    size = -(-config.population // len(tuning.candidates(config)))
+    return [subsets[start : start + size] for start in range(0, len(subsets), size)]
 
 
 def _draw(config, data, shots, seed) -> Subset:

@@ -20,6 +20,7 @@ _CHOICES = {
     "blend": safe.BLENDS,
     "selection": selection.SELECTIONS,
     "eval_split": ("test", "val"),
+    "protocol": ("few_shot", "tip_adapter"),
 }
 _AT_LEAST = {
     "epochs": 1,
@@ -29,6 +30,7 @@ _AT_LEAST = {
     "eval_batch_size": 1,
     "checkpoint_every": 1,
     "alpha_grid_size": 2,
+    "population": 1,
     "workers": 0,
     "warmup_epochs": 0,
     "weight_decay": 0,
@@ -66,10 +68,16 @@ _ONLINE = ("zero_shot", "safe", "partial")  # the others tune on what is compute
 # the images as they are. The prompts are hashed themselves, wherever they come from.
 _NOT_HASHED = (
     "data_root", "prompts_file", "weights", "cache_dir", "workers", "trunk_batch_size",
-    "eval_batch_size", "checkpoint_every", "shots", "seeds",
+    "eval_batch_size", "checkpoint_every", "population", "shots", "seeds",
     # A row has the knobs of its method's groups: a method can join a file that has others.
     "methods", *{group for groups in _GROUPS.values() for group in groups},
 )  # fmt: skip
+
+
+def follow_protocol(config: ConfigDict) -> None:
+    """Sets the knobs that `config.protocol` decides."""
+    if config.protocol == "tip_adapter":
+        config.update(selection="full_val", seeds=(1,))
 
 
 def validate(config: ConfigDict) -> None:
@@ -106,6 +114,20 @@ def validate(config: ConfigDict) -> None:
     scale = config.crop_scale
     if len(scale) != 2 or not 0 < scale[0] <= scale[1] <= 1:
         raise InputError(f"config.crop_scale={config.crop_scale}: 0 < low <= high <= 1 is expected")
+    for knob in ("learning_rates", "weight_decays"):
+        values = config[knob]
+        if len(set(values)) < len(values) or any(x < 0 for x in values):
+            raise InputError(f"config.{knob}={values}: different numbers, none below 0, expected")
+        if values and config.selection == "fixed":
+            raise InputError(
+                f"config.{knob} are chosen from on validation images, but "
+                "config.selection=fixed chooses nothing: use few_shot_val"
+            )
+    if config.population > 1 and config.features == "online":
+        raise InputError(
+            "config.population tunes on a bank, each member with rows of its own: set "
+            "config.features=bank, or config.population=1"
+        )
     if not 0 <= config.alpha <= 1:
         raise InputError(f"config.alpha={config.alpha}: a value from 0 to 1 is expected")
     _validate_pattern("trainable", config.trainable)

@@ -16,6 +16,11 @@ def replicated(mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec())
 
 
+def divided(mesh) -> NamedSharding:
+    """Cut along the first axis."""
+    return NamedSharding(mesh, PartitionSpec("data"))
+
+
 def replicate(mesh, tree):
     """Puts a tree of arrays on every device."""
     return jax.device_put(tree, replicated(mesh))
@@ -26,9 +31,8 @@ def shard(mesh, tree):
 
     Every host passes the same whole arrays, and puts its share on its devices.
     """
-    by_batch = NamedSharding(mesh, PartitionSpec("data"))
     return jax.tree.map(
-        lambda x: jax.make_array_from_callback(x.shape, by_batch, lambda index: x[index]), tree
+        lambda x: jax.make_array_from_callback(x.shape, divided(mesh), lambda index: x[index]), tree
     )
 
 

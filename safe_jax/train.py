@@ -19,13 +19,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from ml_collections import FrozenConfigDict
 from orbax.checkpoint import v1 as ocp
 
 from safe_jax import parallel
 from safe_jax.errors import InputError
 
 log = logging.getLogger(__name__)
+
+
+class DivergedError(InputError):
+    """A loss is not finite."""
 
 
 @jax.tree_util.register_dataclass
@@ -84,43 +87,72 @@ def join_params(trained: dict, frozen: dict) -> dict:
     return jax.tree.map(lambda t, f: f if is_masked(t) else t, trained, frozen, is_leaf=is_masked)
 
 
-@functools.cache  # one object for each recipe: a step compiled for it serves every seed
-def make_optimizer(config, total_steps: int, steps_per_epoch: int) -> optax.GradientTransformation:
-    """AdamW for the leaves that `config.trainable` names, nothing for the others.
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Schedule:
+    """The learning rate of every step, and the weight decay: data, so that members may differ."""
 
-    The rate climbs linearly for `warmup_epochs`, then follows a cosine to zero at `total_steps`.
+    rate_s: jax.Array
+    weight_decay: jax.Array
+
+    @classmethod
+    def of(cls, config, total_steps: int, steps_per_epoch: int) -> "Schedule":
+        """Climbs linearly for `warmup_epochs`, then follows a cosine to zero at `total_steps`."""
+        warmup_steps = min(round(config.warmup_epochs * steps_per_epoch), total_steps - 1)
+        peak = config.learning_rate
+        rate = optax.warmup_cosine_decay_schedule(
+            peak / (warmup_steps + 1), peak, warmup_steps, total_steps
+        )
+        return cls(rate(jnp.arange(total_steps)), jnp.float32(config.weight_decay))
+
+
+@functools.cache  # one object for each recipe: a step compiled for it serves every subset
+def make_optimizer(
+    trainable: str, b1: float, b2: float, eps: float
+) -> optax.GradientTransformation:
+    """AdamW for the leaves that `trainable` names, nothing for the others.
+
+    Rate and weight decay are entries of its state's `hyperparams`; each step sets them.
     """
-    warmup_steps = min(round(config.warmup_epochs * steps_per_epoch), total_steps - 1)
-    peak = config.learning_rate
-    rate = optax.warmup_cosine_decay_schedule(
-        peak / (warmup_steps + 1), peak, warmup_steps, total_steps
-    )
-    adamw = optax.adamw(
-        rate, b1=config.b1, b2=config.b2, eps=config.eps, weight_decay=config.weight_decay
-    )
-    # The steps below hand in trained leaves only; the labels keep it right for whole trees too.
-    return optax.partition(
-        {"train": adamw, "freeze": optax.set_to_zero()},
-        functools.partial(label_params, trainable=config.trainable),
-    )
+
+    def adamw(learning_rate, weight_decay):
+        # The steps below hand in trained leaves only; the labels keep it right for whole trees too.
+        return optax.partition(
+            {
+                "train": optax.adamw(learning_rate, b1, b2, eps, weight_decay=weight_decay),
+                "freeze": optax.set_to_zero(),
+            },
+            functools.partial(label_params, trainable=trainable),
+        )
+
+    return optax.inject_hyperparams(adamw)(learning_rate=0.0, weight_decay=0.0)
 
 
-@functools.partial(jax.jit, static_argnames=("method", "optimizer"), donate_argnames="state")
-def train_step(state, frozen, batch, *, method, optimizer):
+def update(state, frozen, schedule, batch, *, method, optimizer):
     """One step on `batch`; returns the new state and the mean loss.
 
-    Rows whose `mask_b` is 0 only fill the batch up and count for nothing.
+    Rows whose `mask_b` is 0 only fill the batch up and count for nothing. A batch of nothing else,
+    at rate 0, changes no parameter.
     """
 
     def loss_fn(trained):
-        params = join_params(trained, frozen.params)
-        return jnp.average(method.loss(params, frozen.context, batch), weights=batch["mask_b"])
+        loss_b = method.loss(join_params(trained, frozen.params), frozen.context, batch)
+        return (loss_b * batch["mask_b"]).sum() / jnp.maximum(batch["mask_b"].sum(), 1)
 
     # With respect to the trained leaves alone: no gradient of a frozen one is ever computed.
     loss, grads = jax.value_and_grad(loss_fn)(state.params)
-    updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+    opt_state = state.opt_state._replace(
+        hyperparams={
+            "learning_rate": schedule.rate_s[state.step],
+            "weight_decay": schedule.weight_decay,
+        }
+    )
+    updates, opt_state = optimizer.update(grads, opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
     return TrainState(state.step + 1, params, opt_state), loss
+
+
+train_step = jax.jit(update, static_argnames=("method", "optimizer"), donate_argnames="state")
 
 
 @functools.partial(jax.jit, static_argnames="method")
@@ -159,17 +191,24 @@ class Tuning:
 
     method: object
     frozen: Frozen
-    optimizer: optax.GradientTransformation
-    config: FrozenConfigDict
+    schedule: Schedule | None
+    optimizer: optax.GradientTransformation | None
+
+    def step(self, state, batch):
+        """`train_step` of this tuning."""
+        return train_step(
+            state, self.frozen, self.schedule, batch, method=self.method, optimizer=self.optimizer
+        )
 
 
 def init(method, params, context, config, plan, mesh) -> tuple[TrainState, Tuning]:
     """The state before the first step of what `plan` says; steps consume `params`."""
     trained, frozen = split_params(params, label_params(params, config.trainable))
-    optimizer = make_optimizer(config, plan.steps, plan.steps_per_epoch)
+    optimizer = make_optimizer(config.trainable, config.b1, config.b2, config.eps)
     state = TrainState(jnp.int32(0), trained, optimizer.init(params))
-    frozen = parallel.replicate(mesh, Frozen(frozen, context))
-    return parallel.replicate(mesh, state), Tuning(method, frozen, optimizer, config)
+    schedule = Schedule.of(config, plan.steps, plan.steps_per_epoch)
+    frozen, schedule = parallel.replicate(mesh, (Frozen(frozen, context), schedule))
+    return parallel.replicate(mesh, state), Tuning(method, frozen, schedule, optimizer)
 
 
 def as_is(method, params, context, mesh) -> tuple[dict, Tuning]:
@@ -180,31 +219,32 @@ def as_is(method, params, context, mesh) -> tuple[dict, Tuning]:
 
 
 def fit(
-    state: TrainState, tuning: Tuning, total_steps: int, batches, folder
+    state: TrainState, tuning, total_steps: int, batches, folder, every: int
 ) -> tuple[TrainState, np.ndarray]:
     """Tunes for `total_steps`, from the last checkpoint in `folder` if there is one.
 
     Args:
+        tuning: a `Tuning`, or a `population.Population` with the state of all its members.
         batches: a function from the first step to an iterator over the batches from there on.
+        every: how many steps lie between checkpoints.
 
-    Returns the last state and the loss of every step. Raises `InputError`, naming the step, for a
-    loss that is not finite; exits with 143 on SIGTERM, once the state is saved.
+    Returns the last state and the loss of every step, `(s,)`, or `(s, m)` of m members. Raises
+    `DivergedError`, naming the step, where no loss is finite; exits with 143 on SIGTERM, once the
+    state is saved.
     """
-    losses = np.full(total_steps, np.nan, np.float32)
-    every = tuning.config.checkpoint_every
+    losses = np.full((total_steps, *state.step.shape), np.nan, np.float32)
+    first = 0
     with _open_checkpoints(folder, every) as saved, _sigterm_noticed() as sigterm:
         if saved.latest is not None:
             abstract = {"state": jax.tree.map(_abstract, state), "losses": losses}
             restored = saved.load(saved.latest, abstract)
             state, losses = restored["state"], restored["losses"]
-            log.info("resuming at step %d of %d", state.step, total_steps)
+            first = saved.latest.step
+            log.info("resuming at step %d of %d", first, total_steps)
 
-        first = int(state.step)
         unread = None
         for step, batch in zip(range(first, total_steps), batches(first), strict=True):
-            state, loss = train_step(
-                state, tuning.frozen, batch, method=tuning.method, optimizer=tuning.optimizer
-            )
+            state, loss = tuning.step(state, batch)
             if unread is not None:  # a step late, so that the device is never waited for
                 _read(losses, *unread)
             unread = step, loss
@@ -233,8 +273,9 @@ def _open_checkpoints(folder, every):
 
 def _read(losses, step, loss):
     losses[step] = loss
-    if not np.isfinite(losses[step]):
-        raise InputError(f"the loss is {losses[step]} at step {step + 1}: lower the learning rate")
+    if not np.isfinite(losses[step]).any():  # of a population one is enough
+        loss = np.ravel(losses[step])[0]
+        raise DivergedError(f"the loss is {loss} at step {step + 1}: lower the learning rate")
 
 
 def _abstract(x):

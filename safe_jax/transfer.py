@@ -25,7 +25,9 @@ def add_rows(results, method: str, key, row: dict) -> None:
     The main row comes last: where it stands, after a kill, all of them do.
     """
     accuracies = row.pop("transfer")
-    shared = ("selection", "alpha", "a", "b", "knobs", "seconds")
+    shared = (
+        "selection", "alpha", "a", "b", "learning_rate", "weight_decay", "knobs", "seconds",
+    )  # fmt: skip
     common = {field: row[field] for field in shared if field in row}
     common["tuned_on"] = results.common["dataset"]
     for name, accuracy in accuracies.items():

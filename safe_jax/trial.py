@@ -1,25 +1,20 @@
-"""A trial: one subset of images, and what is done on it with a method: tune, select, evaluate.
+"""A trial: one subset of images, and what is done on it with what was tuned: select, evaluate.
 
-`compare.py` says what each method is made of and which images it takes.
+`compare.py` says what each method is made of and which images it takes, `tuning.py` tunes.
 """
 
 import dataclasses
 import functools
-import hashlib
-import json
 import pathlib
-import time
 
 import jax
 import numpy as np
 from flax import nnx
 from ml_collections import FrozenConfigDict
 
-from safe_jax import batches, clip, features, knobs, parallel, selection, train
+from safe_jax import batches, clip, features, parallel, selection, train
 from safe_jax.clip.attention_pool import AttentionPool
 from safe_jax.data import datasets, sources
-from safe_jax.errors import InputError
-from safe_jax.methods.safe import Safe
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,7 +74,7 @@ class Images:
         return self.image_n[:, None] * self.bank.views + np.arange(self.bank.views)
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Tuned:
     """What a method has become: its parameters, the rest, and the loss of every epoch."""
 
@@ -87,18 +82,49 @@ class Tuned:
     tuning: train.Tuning
     losses: np.ndarray | None = None
     seconds: float = 0.0
+    learning_rate: float | None = None
+    weight_decay: float | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Choice:
+    """What validation images favour: one of the candidates, at a point of the method's grid.
+
+    `val` is accuracy over the grid, None where nothing was chosen; `candidates` are rows that tell
+    of each candidate, where there are several.
+    """
+
+    tuned: Tuned
+    grid: dict[str, np.ndarray]
+    at: tuple[int, ...]
+    val: np.ndarray | None
+    candidates: list[dict]
+    seconds: float
+
+    @property
+    def point(self) -> dict[str, float]:
+        return {
+            name: values[i] for (name, values), i in zip(self.grid.items(), self.at, strict=True)
+        }
 
 
 @dataclasses.dataclass(frozen=True)
 class Trial:
     """The methods on one subset; what several of them need is computed once.
 
-    `folder` is for the checkpoints of what is being tuned.
+    `key` tells the trial's rows from others, `folder` is for the checkpoints of what is being
+    tuned, and `choices` has what each method that was tuned has become.
     """
 
     context: Context
     subset: Subset
+    key: tuple[int, int, str]
     folder: pathlib.Path
+    choices: dict[str, Choice] = dataclasses.field(default_factory=dict)
+
+    @property
+    def mesh(self) -> jax.sharding.Mesh:
+        return self.context.mesh
 
     # The images of a use (train, val, eval, or a transfer's name), in each form that methods take
     # them in.
@@ -131,8 +157,9 @@ class Trial:
 
     @functools.cached_property
     def _both_pools(self):
-        params = train.join_params(self.safe.params, self.safe.tuning.frozen.params)["attnpool"]
-        made = _through(self.safe.tuning.method.graphdef, params, AttentionPool.__call__)
+        safe = self.choices["safe"].tuned
+        params = train.join_params(safe.params, safe.tuning.frozen.params)["attnpool"]
+        made = _through(safe.tuning.method.graphdef, params, AttentionPool.__call__)
         uses = [use for use in ("train", "val", "eval") if getattr(self.subset, use)]
         uses += self.context.transfers
         return {use: self._table(use, tuned_bd=made) for use in uses}
@@ -162,86 +189,88 @@ class Trial:
 
     # What is done with a method.
 
-    def tune(self, name, config, method, params, context, images_of) -> Tuned:
-        """The method after tuning on the subset.
+    def choose(self, candidates: list[Tuned], grid, images_of) -> Choice:
+        """The candidate, and the point of its grid, by which validation images are best classified.
 
         Args:
             images_of: one of the functions above, from a use to images.
+
+        Where nothing is to be chosen, or by nothing, the first. Raises `train.DivergedError` where
+        no candidate gives finite logits.
         """
-        began = time.time()
-        count, views, mesh = len(self.subset.train), config.views, self.context.mesh
-        plan = batches.plan(
-            count, views, config.batch_size or count, config.epochs, self.subset.seed, mesh.size
+        seconds = sum(tuned.seconds for tuned in candidates)
+        if not self.subset.val or not (grid or len(candidates) > 1):
+            return Choice(candidates[0], grid, (0,) * len(grid), None, [], seconds)
+        val = images_of("val")
+        accuracy, loss = (
+            np.stack(parts)
+            for parts in zip(*(self._rated(one, grid, val) for one in candidates), strict=True)
         )
-        if config.features == "online":
-            make = functools.partial(
-                batches.online, self.context.model, self.context.data.image_dir, self.subset.train,
-                plan, self.subset.seed, config, mesh,
-            )  # fmt: skip
-        else:
-            images = images_of("train")
-            make = functools.partial(
-                batches.from_bank, images.bank, images.image_n, images.label_n, plan, mesh
+        best, *at = selection.best_index(accuracy, loss)
+        if not np.isfinite(loss[best]).all():
+            raise train.DivergedError(
+                "what was tuned gives no finite logits: lower the learning rate"
             )
-        state, tuning = train.init(method, params, context, config, plan, mesh)
-        own = json.dumps(knobs.own(config, name)).encode()
-        folder = self.folder / f"{name}-{hashlib.sha256(own).hexdigest()[:8]}"
-        state, losses = train.fit(state, tuning, plan.steps, make, folder)
-        losses = losses.reshape(config.epochs, -1).mean(1)
-        return Tuned(state.params, tuning, losses, time.time() - began)
+        told = [
+            {
+                "learning_rate": one.learning_rate,
+                "weight_decay": one.weight_decay,
+                "val_accuracy": accuracy[n].max() if np.isfinite(loss[n]).all() else None,
+            }
+            for n, one in enumerate(candidates)
+        ]
+        told = told if len(candidates) > 1 else []
+        return Choice(candidates[best], grid, tuple(at), accuracy[best], told, seconds)
 
-    def as_is(self, method, params, context) -> Tuned:
-        return Tuned(*train.as_is(method, params, context, self.context.mesh))
+    def _rated(self, tuned, grid, images) -> tuple[np.ndarray, np.ndarray]:
+        """Accuracy and loss over a grid; the worst there are, for what did not stay finite."""
+        if tuned.losses is None or np.isfinite(tuned.losses).all():
+            accuracy, loss = self._measure(tuned, grid, images)
+            if np.isfinite(loss).all():
+                return accuracy, loss
+        shape = [len(values) for values in grid.values()]
+        return np.full(shape, -1.0), np.full(shape, np.inf)
 
-    def evaluate(self, tuned, grid, images) -> tuple[np.ndarray, np.ndarray]:
-        accuracy, loss = train.evaluate(
+    def _measure(self, tuned, grid, images) -> tuple[np.ndarray, np.ndarray]:
+        return train.evaluate(
             tuned.params, tuned.tuning, grid, self.in_order(images), images.among_k
         )
+
+    def _evaluate(self, tuned, grid, images) -> np.ndarray:
+        accuracy, loss = self._measure(tuned, grid, images)
         if not np.isfinite(loss).all():  # the last step's update is in no loss
-            raise InputError("what was tuned gives no finite logits: lower the learning rate")
-        return accuracy, loss
+            raise train.DivergedError(
+                "what was tuned gives no finite logits: lower the learning rate"
+            )
+        return accuracy
 
-    def choose(self, tuned, grid, images_of) -> tuple[tuple[int, ...], np.ndarray | None]:
-        """Where in a grid validation images are best classified, and accuracy on them.
-
-        The first point and None where nothing is to be chosen.
-        """
-        if not (grid and self.subset.val):
-            return (0,) * len(grid), None
-        accuracy, loss = self.evaluate(tuned, grid, images_of("val"))
-        return selection.best_index(accuracy, loss), accuracy
-
-    def measured(self, tuned, grid, images_of) -> dict:
-        """The row of a method: chosen on validation images, then evaluated."""
-        at, val = self.choose(tuned, grid, images_of)
-        chosen = {name: values[i] for (name, values), i in zip(grid.items(), at, strict=True)}
+    def measured(self, choice: Choice, images_of) -> dict:
+        """The row of a method, of what was chosen."""
+        tuned, grid, at = choice.tuned, choice.grid, choice.at
         row = {
-            "selection": self.context.config.selection if grid else "none",
+            "selection": self.context.config.selection if grid or choice.candidates else "none",
             "alpha": None,
-            **chosen,
+            **choice.point,
         }
-        point = {name: [value] for name, value in chosen.items()}
+        if choice.candidates:
+            row["learning_rate"], row["weight_decay"] = tuned.learning_rate, tuned.weight_decay
+            row["candidates"] = choice.candidates
+        point = {name: [value] for name, value in choice.point.items()}
         row["transfer"] = {
-            name: self.evaluate(tuned, point, images_of(name))[0].item()
+            name: self._evaluate(tuned, point, images_of(name)).item()
             for name in self.context.transfers
         }
         if len(grid) == 1:  # for the plots of a report: nothing is chosen on "eval"
-            accuracy, _ = self.evaluate(tuned, grid, images_of("eval"))
-            row["curve"] = grid | ({} if val is None else {"val": val}) | {"eval": accuracy}
+            accuracy = self._evaluate(tuned, grid, images_of("eval"))
+            val = {} if choice.val is None else {"val": choice.val}
+            row["curve"] = grid | val | {"eval": accuracy}
             accuracy = accuracy[at]
         else:  # a curve would take thousands of points
-            accuracy, _ = self.evaluate(tuned, point, images_of("eval"))
-            if val is not None:
-                row["val_accuracy"] = val[at]
+            accuracy = self._evaluate(tuned, point, images_of("eval"))
+            if choice.val is not None:
+                row["val_accuracy"] = choice.val[at]
         row["accuracy"] = accuracy.item()
         return row if tuned.losses is None else row | {"losses": tuned.losses}
-
-    @functools.cached_property
-    def safe(self) -> Tuned:
-        """SAFE's pool, on which SAFE-A stands too."""
-        config = self.context.config
-        made = Safe.init(self.context.model, self.context.text_kd, config)
-        return self.tune("safe", config, *made, self.dense)
 
 
 def _through(graphdef, params, function):

@@ -10,6 +10,7 @@ import pytest
 from configs import default
 from safe_jax import knobs, parallel, selection, train
 from safe_jax.methods import cache, safe
+from safe_jax.methods import safe_a as safe_a_module
 from safe_jax.methods.safe_a import SafeA
 from safe_jax.methods.tip_adapter import TipAdapter
 from tests import tiny
@@ -83,9 +84,7 @@ def test_tip_adapter_f_is_numpys_adamw_on_the_keys(model, scale, data):
     values = np.eye(CLASSES)[data.support_label]
     first, second = np.zeros_like(keys), np.zeros_like(keys)
     for step in range(6):
-        state, loss = train.train_step(
-            state, tuning.frozen, batch_of(data), method=method, optimizer=tuning.optimizer
-        )
+        state, loss = tuning.step(state, batch_of(data))
         logits = numpy_tip_adapter(data, scale, 2.0, 1.5, keys)
         np.testing.assert_allclose(loss, numpy_loss(logits, data.label).mean(), rtol=1e-4)
         wrong = np.exp(logits - logits.max(1, keepdims=True))
@@ -132,13 +131,13 @@ def test_safe_a_is_safe_and_a_cache_of_its_features(model, scale, data, blend):
         )
         np.testing.assert_allclose(at_b(2.0)(3.0), alone + wanted, rtol=1e-4, atol=1e-4)
 
-        tuned, keyed = method.with_keys(params, alpha)
-        again = tuned.logits(keyed, context, batch_of(data))(alpha)(2.0)(3.0)
+        keyed, keyed_context = method.with_keys(params, context, alpha)
+        again = method.logits(keyed, keyed_context, batch_of(data))(alpha)(2.0)(3.0)
         np.testing.assert_allclose(again, alone + wanted, rtol=1e-4, atol=1e-4)
 
 
 def test_safe_a_on_the_original_pool_alone_is_tip_adapter(model, data):
-    axes = SafeA.grid(CONFIG)
+    axes = safe_a_module.grid(CONFIG)
     assert [(name, len(values)) for name, values in axes.items()] == [
         ("alpha", 5), ("b", 9), ("a", 7),
     ]  # fmt: skip

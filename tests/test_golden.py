@@ -20,6 +20,7 @@ from safe_jax.clip import checkpoints
 from safe_jax.data import datasets, few_shot, images
 from safe_jax.methods import safe, safe_a, tip_adapter, zero_shot
 from tests import tiny
+from tests.fake_features import zero_shot_accuracy
 from tests.test_clip import call
 
 COLLAGE = {
@@ -138,7 +139,7 @@ def test_recipe_is_traced(shared, weights_dir, tmp_path, file, knobs, shots, tra
         want["train"], want["val"], want["test"],
     )  # fmt: skip
     for part in ("val", "test"):
-        accuracy = zero_shot.accuracy(banks[part].pooled, text_kd, labels[part])
+        accuracy = zero_shot_accuracy(banks[part].pooled, text_kd, labels[part])
         assert accuracy == pytest.approx(want["zero_shot"][part], abs=0.05)
 
     count = len(labels["train"])
@@ -150,7 +151,7 @@ def test_recipe_is_traced(shared, weights_dir, tmp_path, file, knobs, shots, tra
         lambda step: batches.from_bank(
             banks["train"], np.arange(count), labels["train"], plan, mesh, step
         ),
-        tmp_path / "checkpoints",
+        tmp_path / "checkpoints", config.checkpoint_every,
     )  # fmt: skip
     apart = np.abs(losses / want["losses"] - 1)
     advice = "compare the loss, AdamW and the batches with ../shared/golden/README.md's recipe"
@@ -208,7 +209,7 @@ def cached_as_recorded(want, config, model, text_kd, images, labels, mesh, folde
         lambda step: batches.from_bank(
             images["train"], np.arange(count), labels["train"], plan, mesh, step
         ),
-        folder / "keys",
+        folder / "keys", config.checkpoint_every,
     )  # fmt: skip
     np.testing.assert_allclose(losses, want["tip_adapter_f"]["losses"], rtol=1e-4)
     found = on_test(state.params, tuning, b=[config.b], a=[config.a]).item()

@@ -23,14 +23,39 @@ def cells(html, label, after="<body>"):
 def test_the_table_has_means_standard_deviations_and_protocol():
     lines = report.table(rows()).splitlines()
     assert lines[0] == (
-        "pets, RN50@1234: test accuracy (%), mean ± standard deviation over seeds 1, 2, 3; "
-        "alpha by few_shot_val"
+        "pets, RN50@1234: test accuracy (%), mean ± standard deviation (half the 95% interval "
+        "of the mean) over seeds 1, 2, 3; alpha by few_shot_val"
     )
     assert [line.split() for line in lines[1:]] == [
         ["shots", "1", "2"],
         ["zero-shot", "40.00", "40.00"],
-        ["SAFE", "44.00", "±", "1.00", "48.00", "±", "1.00"],
+        ["SAFE", "44.00", "±", "1.00", "(2.48)", "48.00", "±", "1.00", "(2.48)"],
     ]
+
+
+def test_what_chose_and_whose_protocol_it_was_is_told(tmp_path):
+    found = rows(seeds=(1,), protocol="tip_adapter", learning_rate=1e-3)
+    heading = report.table(found).splitlines()[0]
+    assert heading.endswith(
+        "test accuracy (%), seed 1; alpha, learning rate by few_shot_val; "
+        "Tip-Adapter's protocol: the full validation set, one seed"
+    )
+    html = made(put(tmp_path / "run", found))
+    assert "Learning rate and weight decay" not in html  # a fixed one
+    assert "Tip-Adapter&#39;s protocol: the full validation set, one seed" in html
+
+
+def test_rates_that_were_chosen_are_listed(tmp_path):
+    found = rows()
+    for row in found:
+        if row["method"] == "safe":
+            told = {"learning_rate": 1e-4 * row["seed"], "weight_decay": 0.01, "val_accuracy": 50.0}
+            row.update(told, candidates=[told, told])
+    html = made(put(tmp_path / "run", found))
+    assert (
+        cells(html, "SAFE", "Learning rate and weight decay")
+        == ["0.0001/0.01, 0.0002/0.01, 0.0003/0.01"] * 2
+    )
 
 
 def test_the_table_takes_other_methods_gaps_and_attention():
@@ -52,7 +77,10 @@ def test_the_table_takes_other_methods_gaps_and_attention():
 def test_the_page_has_the_numbers(tmp_path):
     html = made(put(tmp_path / "run", rows(), {"c0ffee": {"epochs": 50, "shots": [1, 2]}}))
     assert cells(html, "zero-shot", "Accuracy against shots") == ["40.00", "40.00"]
-    assert cells(html, "SAFE", "Accuracy against shots") == ["44.00 ± 1.00", "48.00 ± 1.00"]
+    assert cells(html, "SAFE", "Accuracy against shots") == [
+        "44.00 ± 1.00 (2.48)",
+        "48.00 ± 1.00 (2.48)",
+    ]
     assert "<b>48.00 ± 1.00<small> %</small></b>" in html
     assert "<b>+8.00<small> points</small></b>" in html
     assert cells(html, "alpha, by seed") == ["0.50, 0.50, 0.50"] * 2
@@ -124,7 +152,7 @@ def test_a_method_that_no_label_is_known_of_has_its_own_name(tmp_path):
         if row["method"] == "safe"
     ]
     html = made(put(tmp_path / "run", found))
-    assert cells(html, "&lt;new&gt;") == ["43.00 ± 1.00", "47.00 ± 1.00"]
+    assert cells(html, "&lt;new&gt;") == ["43.00 ± 1.00 (2.48)", "47.00 ± 1.00 (2.48)"]
     assert "<new>" not in html
     assert "Accuracy against alpha, &lt;new&gt;" not in html  # alpha is not all that was chosen
 
@@ -144,6 +172,7 @@ def test_a_run_under_way_says_what_it_has(tmp_path):
         "47.50",
         "±",
         "0.71",
+        "(6.35)",
         "<small>2",
         "seeds</small>",
     ]
@@ -192,7 +221,7 @@ def test_several_directories_are_compared(tmp_path):
     joint = html[html.index("<h2>pets") : html.index("<summary>")]
     for name, gain in (("first", 1), ("second f00d", 3), ("second beef", 2)):
         found = cells(joint, "SAFE", f">{name}</th>")
-        assert found == [f"{40 + gain * points:.2f} ± 1.00" for points in GAIN.values()]
+        assert found == [f"{40 + gain * points:.2f} ± 1.00 (2.48)" for points in GAIN.values()]
     assert joint.count(": SAFE</span>") == 3
     assert "elsewhere" not in joint
     assert cells(joint, "learning_rate", "What differs") == ["0.0001", "0.01", "0.001"]

@@ -1,5 +1,7 @@
 """Steps, selection, and the loop."""
 
+import types
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,6 +14,7 @@ from safe_jax.data import datasets
 from safe_jax.errors import InputError
 from safe_jax.methods import safe, zero_shot
 from tests import tiny
+from tests.fake_features import zero_shot_accuracy
 
 CLASSES = 4
 
@@ -56,14 +59,13 @@ class Run:
         return batches.from_bank(self.bank, np.arange(20), LABELS, self.plan, self.mesh, first_step)
 
     def step(self, state, batch):
-        return train.train_step(
-            state, self.tuning.frozen, batch, method=self.method, optimizer=self.tuning.optimizer
-        )
+        return self.tuning.step(state, batch)
 
     def fit(self, folder, batches_from=None):
         return train.fit(
-            self.state, self.tuning, self.plan.steps, batches_from or self.batches, folder
-        )
+            self.state, self.tuning, self.plan.steps, batches_from or self.batches, folder,
+            self.config.checkpoint_every,
+        )  # fmt: skip
 
     def evaluate(self, state, alphas):
         in_order = batches.in_order(self.bank, np.arange(20), LABELS, 8, self.mesh)
@@ -114,13 +116,14 @@ def test_frozen_leaves_stay_bit_identical(model_with_minus_zeros, text_kd, bank,
     assert {path: x.tobytes() for path, x in kept.items()} == before
 
 
-def test_optimizer_leaves_frozen_leaves_of_a_whole_tree_alone(model, tiny_config):
+def test_optimizer_leaves_frozen_leaves_of_a_whole_tree_alone(model):
     """For those who hand in whole trees: no update, not even decay, for what is frozen."""
-    config = tiny.freeze(tiny_config, trainable=TRAINABLE, weight_decay=0.5)
-    optimizer = train.make_optimizer(config, 10, 5)
+    optimizer = train.make_optimizer(TRAINABLE, 0.9, 0.999, 1e-8)
     params = {"attnpool": nnx.to_pure_dict(nnx.state(model.attnpool))}
     grads = jax.tree.map(jnp.ones_like, params)
-    updates, _ = optimizer.update(grads, optimizer.init(params), params)
+    opt_state = optimizer.init(params)
+    opt_state.hyperparams.update(learning_rate=1e-3, weight_decay=0.5)
+    updates, _ = optimizer.update(grads, opt_state, params)
     for path, update in flat(updates["attnpool"]).items():
         assert update.any() == (path.startswith("c_proj") or path == "positional_embedding"), path
 
@@ -128,7 +131,8 @@ def test_optimizer_leaves_frozen_leaves_of_a_whole_tree_alone(model, tiny_config
 def test_optimizer_state_is_for_trained_leaves_alone(make):
     run = make(trainable="attnpool/c_proj/kernel")
     sizes = sorted(x.size for x in jax.tree.leaves(run.state.opt_state))
-    assert sizes == [1, 1, 256 * 32, 256 * 32]  # two counts, two moments
+    # Two counts, rate and decay, two moments.
+    assert sizes == [1, 1, 1, 1, 256 * 32, 256 * 32]
     assert len(jax.tree.leaves(run.state.params)) == 1
 
 
@@ -142,12 +146,12 @@ def test_blend_0_is_zero_shot_and_1_the_tuned_pool(model, text_kd, bank, make, t
     run = make(blend=blend, learning_rate=2e-3, epochs=20)
     state, _ = run.fit(tmp_path / "run")
     accuracy_a, loss_a = run.evaluate(state, [0.0, 1.0])
-    assert accuracy_a[0] == zero_shot.accuracy(bank.pooled, text_kd, LABELS)
+    assert accuracy_a[0] == zero_shot_accuracy(bank.pooled, text_kd, LABELS)
 
     params = train.join_params(state.params, run.tuning.frozen.params)
     pool = nnx.merge(run.method.graphdef, params["attnpool"])
     tuned = jax.jit(lambda pool, x: pool(x))(pool, bank.dense)
-    assert accuracy_a[1] == zero_shot.accuracy(tuned, text_kd, LABELS)
+    assert accuracy_a[1] == zero_shot_accuracy(tuned, text_kd, LABELS)
     assert accuracy_a[1] > accuracy_a[0] + 20
     scale = np.exp(model.logit_scale[...])
     for features_nd, loss in zip((bank.pooled, tuned), loss_a, strict=True):
@@ -159,7 +163,7 @@ def test_blend_0_is_zero_shot_and_1_the_tuned_pool(model, text_kd, bank, make, t
 def test_an_untuned_pool_blends_to_itself(make, bank, text_kd):
     run = make()
     accuracy_a, loss_a = run.evaluate(run.state, np.linspace(0, 1, 5))
-    assert set(accuracy_a) == {zero_shot.accuracy(bank.pooled, text_kd, LABELS)}
+    assert set(accuracy_a) == {zero_shot_accuracy(bank.pooled, text_kd, LABELS)}
     np.testing.assert_allclose(loss_a, loss_a[0], rtol=1e-5)
 
 
@@ -267,13 +271,19 @@ def test_rate_climbs_then_falls_to_zero():
         {}, trainable=".*", learning_rate=0.5, warmup_epochs=1.0, b1=0.9, b2=0.999, eps=1e-8,
         weight_decay=0.0,
     )  # fmt: skip
-    optimizer = train.make_optimizer(config, 12, 4)
-    params = {"c_proj": jnp.zeros(1)}
-    opt_state = optimizer.init(params)
-    rates = []
+
+    class Linear:
+        def loss(self, params, context, batch):
+            return params["c_proj"]
+
+    plan = types.SimpleNamespace(steps=12, steps_per_epoch=4)
+    mesh = parallel.make_mesh(jax.devices()[:1])
+    state, tuning = train.init(Linear(), {"c_proj": jnp.zeros(1)}, None, config, plan, mesh)
+    at = [0.0]
     for _ in range(12):
-        updates, opt_state = optimizer.update({"c_proj": jnp.ones(1)}, opt_state, params)
-        rates.append(-float(updates["c_proj"][0]))
+        state, _ = tuning.step(state, {"mask_b": jnp.ones(1)})
+        at.append(float(state.params["c_proj"][0]))
+    rates = -np.diff(at)
     cosine = [0.25 * (1 + np.cos(np.pi * step / 8)) for step in range(8)]
     np.testing.assert_allclose(rates, [0.1, 0.2, 0.3, 0.4, *cosine], rtol=1e-3, atol=1e-6)
 

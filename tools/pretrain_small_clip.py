@@ -151,6 +151,7 @@ def train_stage(stage: Stage, leaves: dict, workdir: pathlib.Path) -> dict:
         stage.steps,
         lambda first: _drawn_ahead(stage, numbers_sb[first:], mesh),
         workdir / stage.name,
+        config.checkpoint_every,
     )
     print(f"{stage.name}: loss {losses[-100:].mean():.3f} over the last 100 steps")
     return state.params | batch_stats

@@ -39,10 +39,14 @@ class Slots:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Context:
-    """What a step reads beside the keys: the classifier, and which slots are filled."""
+    """What a step reads beside the keys: the classifier, and which slots are filled.
+
+    `alpha` is the one that SAFE-A's keys are tuned at.
+    """
 
     classifier: Classifier
     filled_ks: jax.Array
+    alpha: jax.Array | None = None
 
 
 def cached_logits(feature_bd, classifier_logits_bk, keys_ksd, filled_ks):

@@ -88,9 +88,9 @@ class Safe:
 
         return at
 
-    @staticmethod
-    def grid(config) -> dict[str, np.ndarray]:
-        """What selection chooses from; a single point where `alpha` is fixed."""
-        if config.selection == "fixed":
-            return {"alpha": np.array([config.alpha])}
-        return {"alpha": np.linspace(0, 1, config.alpha_grid_size).round(6)}
+
+def grid(config) -> dict[str, np.ndarray]:
+    """What selection chooses from; a single point where `alpha` is fixed."""
+    if config.selection == "fixed":
+        return {"alpha": np.array([config.alpha])}
+    return {"alpha": np.linspace(0, 1, config.alpha_grid_size).round(6)}

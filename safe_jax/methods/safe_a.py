@@ -25,13 +25,12 @@ class SafeA:
     """The method as `train` takes it. Batches have `tuned_bd` and `original_bd`.
 
     Parameters are the pools' features of the support images, from which keys are made at any
-    alpha; or `keys`, which are tuned at `alpha`, `b` and `a`.
+    alpha; or `keys`, which are tuned at the context's `alpha`, and at `b` and `a`.
     """
 
     blend: str
     b: float
     a: float
-    alpha: float | None = None
 
     @classmethod
     def init(cls, model, text_kd, tuned_nvd, original_nvd, label_n, config):
@@ -44,9 +43,10 @@ class SafeA:
         context = cache.Context(Classifier.of(model, text_kd), jnp.asarray(slots.filled_ks))
         return cls(config.blend, config.b, config.a), support, context
 
-    def with_keys(self, support, alpha: float) -> tuple["SafeA", dict]:
-        """The method and its parameters with keys to be tuned, from those at `alpha` on."""
-        return dataclasses.replace(self, alpha=alpha), {"keys": self._keys(support, alpha)}
+    def with_keys(self, support, context, alpha: float) -> tuple[dict, cache.Context]:
+        """Parameters and context with keys to be tuned, from those at `alpha` on."""
+        context = dataclasses.replace(context, alpha=jnp.float32(alpha))
+        return {"keys": self._keys(support, alpha)}, context
 
     def _keys(self, params, alpha):
         if "keys" in params:
@@ -54,7 +54,7 @@ class SafeA:
         return unit(safe.blended_features(params["tuned"], params["original"], alpha, self.blend))
 
     def loss(self, params, context, batch) -> jax.Array:
-        logits_bk = self.logits(params, context, batch)(self.alpha)(self.b)(self.a)
+        logits_bk = self.logits(params, context, batch)(context.alpha)(self.b)(self.a)
         return optax.softmax_cross_entropy_with_integer_labels(logits_bk, batch["label_b"])
 
     def logits(self, params, context, batch):
@@ -71,7 +71,8 @@ class SafeA:
 
         return at_alpha
 
-    @staticmethod
-    def grid(config) -> dict[str, np.ndarray]:
-        """SAFE's alphas, then the cache's b and a."""
-        return safe.Safe.grid(config) | cache.grid(config)
+
+def grid(config, alpha: float | None = None) -> dict[str, np.ndarray]:
+    """SAFE's alphas, or the one that keys are tuned at; then the cache's b and a."""
+    alphas = safe.grid(config) if alpha is None else {"alpha": np.array([alpha])}
+    return alphas | cache.grid(config)

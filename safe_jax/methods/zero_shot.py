@@ -59,11 +59,6 @@ def logits(features_bd, text_kd, scale) -> jax.Array:
     return scale * unit(features_bd) @ text_kd.T
 
 
-def accuracy(features_nd, text_kd, label_n: np.ndarray) -> float:
-    """Per cent of features whose most similar row of the classifier is their label's."""
-    return 100 * float(np.mean(np.asarray((features_nd @ text_kd.T).argmax(-1)) == label_n))
-
-
 @partial(jax.jit, static_argnames="graphdef")
 def _encode_text(graphdef, params, tokens_bt):
     return nnx.merge(graphdef, params).encode_text(tokens_bt)

@@ -86,13 +86,14 @@ def _section(name, experiment):
         "open": False,
         "of": experiment,
         "labels": [summary.label(method) for method in experiment.methods],
-        "protocol": [_SELECTIONS.get(s, f"by {s}") for s in experiment.selections],
+        "protocol": _protocol(experiment),
         "headline": _headline(experiment),
         "accuracy": charts.accuracy(f"{name}-accuracy", [experiment]),
         "rows": _accuracy_rows(experiment, experiment.shots),
         "published": _published_rows(experiment, experiment.shots),
         "released": charts.released([experiment]),
         "alpha": charts.alpha(f"{name}-alpha", experiment),
+        "rates": _rates_rows(experiment),
         "losses": charts.losses(f"{name}-losses", experiment),
         "attention_columns": summary.ATTENTION.values(),
         "attention": [
@@ -100,7 +101,7 @@ def _section(name, experiment):
                 "label": summary.label(method),
                 "figure": charts.attention(f"{name}-attention-{method}", by_shots),
                 "rows": [
-                    (k, [summary.cell(shares[name]) for name in summary.ATTENTION])
+                    (k, [summary.cell(shares[name], False) for name in summary.ATTENTION])
                     for k, shares in by_shots.items()
                 ],
             }
@@ -111,6 +112,12 @@ def _section(name, experiment):
         "total": f"{sum(row['seconds'] for row in experiment.rows):.1f}",
         "knobs": experiment.config and {k: _plain(v) for k, v in experiment.config.items()},
     }
+
+
+def _protocol(experiment):
+    told = [_SELECTIONS.get(s, f"by {s}") for s in experiment.selections]
+    named = summary.protocol(experiment.rows)
+    return told + [named] * bool(named)
 
 
 def _headline(experiment):
@@ -125,7 +132,7 @@ def _headline(experiment):
         "method": summary.label(tuned[0]),
         "shots": summary.plural(shots, "shot"),
         "seeds": len(values[shots]),
-        "tuned": summary.cell(values[shots]),
+        "tuned": summary.cell(values[shots], interval=False),
         "zero_shot": zero_shot and summary.cell(zero_shot),
         "gain": zero_shot and statistics.mean(values[shots]) - statistics.mean(zero_shot),
     }
@@ -161,6 +168,20 @@ def _seconds_rows(experiment):
         seconds = [[row["seconds"] for row in of_seeds] for of_seeds in found]
         means = [f"{statistics.mean(values):.2f}" if values else "-" for values in seconds]
         rows.append((summary.label(method), means))
+    return rows
+
+
+def _rates_rows(experiment):
+    """A label, and for each number of shots the rate and decay of every seed, where chosen."""
+    rows = []
+    for method in experiment.methods:
+        found = [summary.of(experiment.rows, method, k) for k in experiment.shots]
+        if any("candidates" in row for of_seeds in found for row in of_seeds):
+            texts = [
+                ", ".join(f"{row['learning_rate']:g}/{row['weight_decay']:g}" for row in of_seeds)
+                for of_seeds in found
+            ]
+            rows.append((summary.label(method), texts))
     return rows
 
 

@@ -2,6 +2,8 @@
 
 import statistics
 
+import scipy.stats
+
 from safe_jax.report import published
 
 _LABELS = {
@@ -16,6 +18,14 @@ _LABELS = {
     "linear_probe": "linear probe",
     "partial": "pool + linear head",
 }
+_CHOSEN = {
+    "alpha": "alpha",
+    "a": "a",
+    "b": "b",
+    "learning_rate": "learning rate",
+    "weight_decay": "weight decay",
+}
+_PROTOCOLS = {"tip_adapter": "Tip-Adapter's protocol: the full validation set, one seed"}
 ATTENTION = {"original": "original pool", "tuned": "tuned pool", "even": "even on all cells"}
 
 
@@ -39,12 +49,24 @@ def mean_sd(values: list[float]) -> tuple[float, float | None]:
     return statistics.mean(values), statistics.stdev(values) if len(values) > 1 else None
 
 
-def cell(values: list[float] | None) -> str:
+def half_interval(values: list[float]) -> float:
+    """Half the 95% interval of the mean of at least two values, by Student's t."""
+    return scipy.stats.t.ppf(0.975, len(values) - 1) * statistics.stdev(values) / len(values) ** 0.5
+
+
+def cell(values: list[float] | None, interval: bool = True) -> str:
+    """Mean ± standard deviation, and half the 95% interval of the mean in brackets."""
     if not values:
         return "-"
     if len(set(values)) == 1:  # zero-shot, or a single seed
         return f"{values[0]:.2f}"
-    return "{:.2f} ± {:.2f}".format(*mean_sd(values))
+    text = "{:.2f} ± {:.2f}".format(*mean_sd(values))
+    return f"{text} ({half_interval(values):.2f})" if interval else text
+
+
+def protocol(rows: list[dict]) -> str | None:
+    """What is to be said of another protocol than ours."""
+    return _PROTOCOLS.get(rows[0].get("protocol"))
 
 
 def tables(rows: list[dict]) -> str:
@@ -71,15 +93,17 @@ def _mean(by_dataset):
 
 
 def table(rows: list[dict]) -> str:
-    """Accuracy by method and shots: mean and sample standard deviation over seeds.
+    """Accuracy by method and shots: mean, sample standard deviation and 95% interval over seeds.
 
-    Names what was measured and how alpha (of caches a and b too) was chosen, for a number without
-    them says nothing.
+    Names what was measured and how alpha (of caches a and b too, and rate and decay where there
+    were several) was chosen, for a number without them says nothing.
     """
     shots = sorted({row["shots"] for row in rows})
     seeds = sorted({row["seed"] for row in rows})
     chosen = sorted({row["selection"] for row in rows} - {"none"})
-    what = [name for name in ("alpha", "a", "b") if any(row.get(name) is not None for row in rows)]
+    what = [
+        text for name, text in _CHOSEN.items() if any(row.get(name) is not None for row in rows)
+    ]
     first = rows[0]
     looks = attention_on_object(rows)
     theirs = published.by_method(first["dataset"]) if first["split"] == "test" else {}
@@ -90,14 +114,15 @@ def table(rows: list[dict]) -> str:
     if "tuned_on" in first:
         of_what += f" (tuned on {first['tuned_on']})"
     lines = [
-        f"{of_what}, {first['weights']}: {first['split']} accuracy (%), mean ± standard "
-        f"deviation over seeds {', '.join(map(str, seeds))}"
-        + (f"; {', '.join(what)} by {', '.join(chosen)}" if chosen else ""),
-        f"{'shots':<{width}}" + "".join(f"{k:>14}" for k in shots),
+        f"{of_what}, {first['weights']}: {first['split']} accuracy (%), {_over(seeds)}"
+        + (f"; {', '.join(what)} by {', '.join(chosen)}" if chosen else "")
+        + (f"; {protocol(rows)}" if protocol(rows) else ""),
+        f"{'shots':<{width}}" + "".join(f"{k:>21}" for k in shots),
     ]
 
-    def line(text, by_shots):
-        return f"{text:<{width}}" + "".join(f"{cell(by_shots.get(k)):>14}" for k in shots)
+    def line(text, by_shots, interval=True):
+        cells = (cell(by_shots.get(k), interval) for k in shots)
+        return f"{text:<{width}}" + "".join(f"{text:>21}" for text in cells)
 
     for method in methods(rows):
         accuracies = {k: [row["accuracy"] for row in of(rows, method, k)] for k in shots}
@@ -110,8 +135,16 @@ def table(rows: list[dict]) -> str:
         lines.append(f"attention on the object (%), {label(method)}")
         for name, text in ATTENTION.items():
             if any(shares[name] for shares in by_shots.values()):
-                lines.append(line(text, {k: shares[name] for k, shares in by_shots.items()}))
+                by_k = {k: shares[name] for k, shares in by_shots.items()}
+                lines.append(line(text, by_k, interval=False))
     return "\n".join(lines)
+
+
+def _over(seeds):
+    if len(seeds) == 1:
+        return f"seed {seeds[0]}"
+    named = ", ".join(map(str, seeds))
+    return f"mean ± standard deviation (half the 95% interval of the mean) over seeds {named}"
 
 
 def attention_on_object(rows: list[dict]) -> dict[str, dict[int, dict[str, list[float]]]]:
