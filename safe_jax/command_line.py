@@ -5,6 +5,8 @@ import sys
 
 from absl import flags
 
+from safe_jax.errors import InputError
+
 
 def parse(argv: list[str], values: flags.FlagValues = flags.FLAGS) -> list[str]:
     """Parses flags, `--config` among them, as absl does; exits where one is wrong."""
@@ -22,5 +24,7 @@ def parse(argv: list[str], values: flags.FlagValues = flags.FLAGS) -> list[str]:
         hint = f"did you mean config.{near[1]}?" if near else "configs/default.py has all"
         sys.exit(f"error: there is no config.{next(filter(None, knob.groups()))}: {hint}")
     except (flags.Error, OSError) as error:
+        while isinstance(error.__context__, InputError):  # a config file's own, wrapped
+            error = error.__context__
         sys.exit(f"error: {' '.join(str(error).split())}")
     return rest

@@ -36,7 +36,7 @@ def test_prints_the_table_last_and_writes_rows_and_report(done):
 
     lines = process.stdout.splitlines()
     assert lines[0].startswith("patches, clip_tiny@")
-    assert "mean ± standard deviation over seeds 1, 2; alpha by few_shot_val" in lines[0]
+    assert lines[0].endswith(" of the mean) over seeds 1, 2; alpha by few_shot_val")
     four = [row["accuracy"] for row in safe if row["shots"] == 4]
     assert lines[3].startswith("SAFE")
     assert f"{sum(four) / 2:.2f} ±" in lines[3]
@@ -150,6 +150,7 @@ def test_a_mistyped_knob_in_a_config_file_is_told(tmp_path):
     for config, said in (
         (file, "there is no config.learning_rte: did you mean config.learning_rate?"),
         (tmp_path / "absent.py", "No such file"),
+        ("configs/ablations.py:x", "configs/ablations.py:x: one of default, position, q, k"),
     ):
         arguments = [sys.executable, "-m", "safe_jax.main", "--config", str(config)]
         process = subprocess.run(arguments, cwd=ROOT, capture_output=True, text=True)
