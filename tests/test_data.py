@@ -1,122 +1,15 @@
-"""Images, subsets and listings."""
+"""Subsets and listings."""
 
 import collections
 import hashlib
 import json
-import random
 
-import numpy as np
-import PIL.Image
 import pytest
 
 from configs import default
-from safe_jax import clip
-from safe_jax.data import datasets, few_shot, images, layouts, sources
+from safe_jax.data import datasets, few_shot, layouts, sources
 from safe_jax.errors import InputError
 from tests import tiny
-
-
-def picture(width, height, mode="RGB", seed=0):
-    pixels = np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
-    return PIL.Image.fromarray(pixels).convert(mode)
-
-
-# Images.
-
-
-@pytest.mark.parametrize(
-    ("size", "box"),
-    # The long side is int(64 * long / short); the crop starts at round(half of what is over),
-    # where Python rounds half to even: 64 * 95 / 70 = 86.9 -> 86, 11; 91 -> 13.5 -> 14.
-    [((95, 70), (86, 64, 11, 0)), ((70, 95), (64, 86, 0, 11)), ((91, 64), (91, 64, 14, 0)),
-     ((64, 69), (64, 69, 0, 2)), ((64, 64), (64, 64, 0, 0)), ((30, 20), (96, 64, 16, 0))],
-)  # fmt: skip
-def test_center_crop_is_by_the_pixel(size, box):
-    width, height, left, top = box
-    resized = picture(*size).resize((width, height), PIL.Image.Resampling.BICUBIC)
-    wanted = np.asarray(resized)[top : top + 64, left : left + 64]
-    np.testing.assert_array_equal(images.center_crop(picture(*size), 64), wanted)
-
-
-@pytest.mark.parametrize("mode", ["L", "LA", "P", "1", "RGBA", "CMYK", "I;16"])
-def test_every_mode_becomes_rgb(mode):
-    image = (
-        picture(80, 64, "L").convert("I").convert("I;16")
-        if mode == "I;16"
-        else picture(80, 64, mode)
-    )
-    pixels = images.center_crop(image, 32)
-    assert pixels.shape == (32, 32, 3)
-    assert pixels.dtype == np.uint8
-
-
-def test_preprocess_normalises_with_clips_mean_and_deviation():
-    grey = PIL.Image.new("RGB", (64, 64), (128, 0, 255))
-    pixel = clip.preprocess(grey, 32)[5, 5]
-    wanted = [(128 / 255 - 0.48145466) / 0.26862954, -0.4578275 / 0.26130258,
-              (1 - 0.40821073) / 0.27577711]  # fmt: skip
-    np.testing.assert_allclose(pixel, wanted, rtol=1e-6)
-    assert clip.preprocess(grey, 32).dtype == np.float32
-
-
-def test_random_crops_depend_on_their_seed_alone():
-    image = picture(90, 70)
-    one, same, other = (
-        images.random_crop(image, 32, random.Random(seed), (0.5, 1)) for seed in ("a", "a", "b")
-    )
-    np.testing.assert_array_equal(one, same)
-    assert (one != other).any()
-    assert one.shape == (32, 32, 3)
-
-
-def test_random_crops_keep_to_their_scale():
-    """A picture whose pixels tell where they are: the area of the crop can be read off."""
-    columns, rows = np.meshgrid(np.arange(200), np.arange(200))
-    image = PIL.Image.fromarray(np.stack([columns, rows, rows], -1).astype(np.uint8))
-    flipped = 0
-    for seed in range(40):
-        crop = images.random_crop(image, 100, random.Random(seed), (0.5, 0.6)).astype(float)
-        width = abs(crop[50, 99, 0] - crop[50, 0, 0]) * 100 / 99
-        height = (crop[99, 50, 1] - crop[0, 50, 1]) * 100 / 99
-        assert 0.47 < width * height / 200**2 < 0.63
-        assert 0.72 < width / height < 1.38
-        flipped += crop[50, 99, 0] < crop[50, 0, 0]
-    assert 10 < flipped < 30
-
-
-def test_random_crop_of_a_strip_falls_back_to_its_middle():
-    crop = images.random_crop(picture(400, 20), 32, random.Random(0), (0.8, 1))
-    assert crop.shape == (32, 32, 3)
-
-
-def test_batches_come_in_order_whatever_the_threads(tiny_root):
-    files = sorted((tiny_root / "patches" / "images").rglob("*.jpg"))[:10]
-    crops = [images.Crop(file, None if i % 2 else "seed") for i, file in enumerate(files)]
-    parts = [crops[:4], crops[4:5], crops[5:]]
-    one, many = (list(images.load_batches(parts, 64, (0.5, 1), n)) for n in (1, 5))
-    assert [len(batch) for batch in one] == [4, 1, 5]
-    np.testing.assert_array_equal(np.concatenate(one), np.concatenate(many))
-    for crop, pixels in zip(crops, np.concatenate(one), strict=True):
-        np.testing.assert_array_equal(images.load(crop, 64, (0.5, 1)), pixels)
-
-
-def test_a_damaged_image_is_named(tmp_path):
-    picture(90, 90).save(tmp_path / "whole.jpg")
-    content = (tmp_path / "whole.jpg").read_bytes()
-    (tmp_path / "cut.jpg").write_bytes(content[: len(content) // 2])
-    with pytest.raises(InputError, match=r"cut\.jpg cannot be decoded: .*truncated"):
-        images.load(images.Crop(tmp_path / "cut.jpg"), 32, (0.5, 1))
-    (tmp_path / "text.png").write_text("no image")
-    paths = [tmp_path / name for name in ("whole.jpg", "cut.jpg", "text.png", "absent.jpg")]
-    with pytest.raises(InputError) as caught:
-        sources.check_files(paths, workers=2)
-    said = str(caught.value)
-    assert said.startswith("3 of 4 images cannot be used")
-    assert "whole.jpg" not in said
-    assert f"{tmp_path}/cut.jpg: cannot be decoded" in said
-    assert f"{tmp_path}/text.png: cannot be decoded" in said
-    assert f"{tmp_path}/absent.jpg: missing" in said
-
 
 # Subsets.
 

@@ -6,6 +6,7 @@ stay 8-bit as long as possible: that is what is cached, sent to devices and comp
 
 import collections
 import concurrent.futures
+import contextlib
 import itertools
 import math
 import pathlib
@@ -21,10 +22,15 @@ from safe_jax.errors import InputError
 MEAN = np.array([0.48145466, 0.4578275, 0.40821073], np.float32)
 STD = np.array([0.26862954, 0.26130258, 0.27577711], np.float32)
 
+# Of the others, samples of more than 8 bits are cut off at 255 on the way to RGB, PA comes out
+# black and La not at all.
+MODES = {"1", "L", "LA", "P", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "LAB", "HSV"}
+LONGEST = 100  # times the short side; what is scaled before it is cropped must fit the memory
+
 
 def preprocess(image: PIL.Image.Image, image_size: int) -> np.ndarray:
     """A Pillow image to what the model takes: float32 `(image_size, image_size, 3)`."""
-    return normalize(center_crop(image, image_size))
+    return normalize(center_crop(image, int(image_size)))
 
 
 def normalize(pixels):
@@ -33,10 +39,43 @@ def normalize(pixels):
 
 
 def center_crop(image: PIL.Image.Image, image_size: int) -> np.ndarray:
-    """The middle of an image whose short side is scaled to `image_size`: uint8 `(s, s, 3)`."""
+    """The middle of an image whose short side is scaled to `image_size`: uint8 `(s, s, 3)`.
+
+    Raises `InputError` for an image that CLIP's pipeline would not show as it is.
+    """
+    _check(image)
     size, left, top = _center(image.size, image_size)
     image = image.resize(size, PIL.Image.Resampling.BICUBIC)
-    image = image.crop((left, top, left + image_size, top + image_size))
+    return _rgb(image.crop((left, top, left + image_size, top + image_size)))
+
+
+def _check(image):
+    """Raises `InputError` for an image that is not to be used; it need not be decoded yet."""
+    width, height = image.size
+    if width * height > (PIL.Image.MAX_IMAGE_PIXELS or math.inf):
+        raise InputError(_too_large())
+    if image.mode not in MODES:
+        raise InputError(
+            f"an image of mode {image.mode}, which Pillow does not turn into RGB as it looks: save "
+            "it with 8 bits a sample, in grey, RGB or RGBA"
+        )
+    if max(image.size) > LONGEST * min(image.size):
+        raise InputError(
+            f"an image of {width} x {height} px, one side more than {LONGEST} times the other: cut "
+            "it, for of such a strip the centre crop would show next to nothing"
+        )
+
+
+def _too_large():
+    return (
+        f"an image of more than {PIL.Image.MAX_IMAGE_PIXELS} px, which may be a decompression "
+        "bomb: scale it down"
+    )
+
+
+def _rgb(image):
+    # Pillow warns of a palette's transparency, which RGB has no place for; the pixels are the same.
+    image.info.pop("transparency", None)
     return np.asarray(image.convert("RGB"))
 
 
@@ -64,8 +103,10 @@ def random_crop(
     """A random resized crop, flipped half the time: uint8 `(s, s, 3)`.
 
     As torchvision's `RandomResizedCrop` draws it: an area of `scale` of the image, an aspect
-    ratio log-uniform in (3/4, 4/3), ten tries, then the whole image's middle.
+    ratio log-uniform in (3/4, 4/3), ten tries, then the whole image's middle. Raises `InputError`
+    as `center_crop` does.
     """
+    _check(image)
     width, height = image.size
     for _ in range(10):
         area = width * height * rng.uniform(*scale)
@@ -79,8 +120,7 @@ def random_crop(
         h = min(height, round(width * 4 / 3))
         left, top = (width - w) // 2, (height - h) // 2
     image = image.crop((left, top, left + w, top + h))
-    image = image.resize((image_size, image_size), PIL.Image.Resampling.BICUBIC).convert("RGB")
-    pixels = np.asarray(image)
+    pixels = _rgb(image.resize((image_size, image_size), PIL.Image.Resampling.BICUBIC))
     return np.ascontiguousarray(pixels[:, ::-1]) if rng.random() < 0.5 else pixels
 
 
@@ -94,15 +134,35 @@ class Crop(NamedTuple):
     seed: str | None = None
 
 
-def load(crop: Crop, image_size: int, scale: tuple[float, float]) -> np.ndarray:
-    """Decodes one crop: uint8 `(s, s, 3)`. Raises `InputError` naming a file that is damaged."""
+@contextlib.contextmanager
+def _opened(path):
+    """An image file; what goes wrong with it inside becomes an `InputError` without its path."""
     try:
-        with crop.path.open("rb") as file, PIL.Image.open(file) as image:
+        with path.open("rb") as file, PIL.Image.open(file) as image:
+            yield image
+    except InputError:
+        raise
+    except FileNotFoundError as error:
+        raise InputError("missing") from error
+    # The second is a warning, raised where warnings are errors; elsewhere `_check` refuses.
+    except (PIL.Image.DecompressionBombError, PIL.Image.DecompressionBombWarning) as error:
+        raise InputError(_too_large()) from error
+    except Exception as error:  # Pillow's plugins raise whatever a damaged file leads them to
+        raise InputError(f"cannot be decoded: {error}") from error
+
+
+def load(crop: Crop, image_size: int, scale: tuple[float, float]) -> np.ndarray:
+    """Decodes one crop: uint8 `(s, s, 3)`.
+
+    Raises `InputError` naming a file that is damaged or that `center_crop` would refuse.
+    """
+    try:
+        with _opened(crop.path) as image:
             if crop.seed is None:
                 return center_crop(image, image_size)
             return random_crop(image, image_size, random.Random(crop.seed), scale)
-    except Exception as error:  # Pillow's plugins raise whatever a damaged file leads them to
-        raise InputError(f"{crop.path} cannot be decoded: {error}") from error
+    except InputError as error:
+        raise InputError(f"{crop.path}: {error}") from error
 
 
 def load_batches(
@@ -116,18 +176,29 @@ def load_batches(
 
     Threads suffice, for Pillow works without Python's lock; `ahead` batches are kept under way.
     """
+
+    def fill(pixels_bhwc, at, crop):
+        # The threads copy, lest the one that reads the batches does nothing else.
+        pixels_bhwc[at] = load(crop, image_size, scale)
+
     batches = iter(batches)
     under_way = collections.deque()
     with concurrent.futures.ThreadPoolExecutor(workers) as pool:
         try:
             while True:
                 for batch in itertools.islice(batches, ahead - len(under_way)):
-                    under_way.append([pool.submit(load, c, image_size, scale) for c in batch])
+                    pixels_bhwc = np.empty((len(batch), image_size, image_size, 3), np.uint8)
+                    futures = [pool.submit(fill, pixels_bhwc, at, c) for at, c in enumerate(batch)]
+                    under_way.append((pixels_bhwc, futures))
                 if not under_way:
                     return
-                yield np.stack([future.result() for future in under_way.popleft()])
+                pixels_bhwc, futures = under_way[0]
+                for future in futures:
+                    future.result()
+                under_way.popleft()
+                yield pixels_bhwc
         finally:
-            for future in itertools.chain.from_iterable(under_way):
+            for future in itertools.chain.from_iterable(futures for _, futures in under_way):
                 future.cancel()
 
 
@@ -137,11 +208,10 @@ def why_unreadable(path) -> str | None:
     Reads a JPEG to its end, but at an eighth of the size, which costs a third of decoding it.
     """
     try:
-        with path.open("rb") as file, PIL.Image.open(file) as image:
+        with _opened(path) as image:
+            _check(image)
             image.draft("L", (1, 1))
             image.load()
-    except FileNotFoundError:
-        return "missing"
-    except Exception as error:  # Pillow's plugins raise whatever a damaged file leads them to
-        return f"cannot be decoded: {error}"
+    except InputError as error:
+        return str(error)
     return None
