@@ -17,8 +17,9 @@ grain_threads: the same with its threads, image by image.
 
 All take turns, so that a drift of the machine hits all; ratios are those of medians, above 1 where
 ours is faster. `cpu` is CPU time, which other work on the machine disturbs less; `to_first` is how
-much faster it is than with the first number of workers. Last comes what of an image's time is
-Python's, which one thread at a time can do: measured on pictures so small that little else is left.
+much faster it is than with the first number of workers. Last come the parts of an image's time on
+one thread: `load` is all, `pillow` reads, decodes, scales and crops alone, `tiny` is a picture of
+8 x 8 px, for which little is done but what is Python's, one thread at a time, of any image.
 """
 
 import argparse
@@ -167,17 +168,35 @@ def copies(folder, count, into):
     return made
 
 
-def python_ms(folder, rounds=9, count=200):
-    """Milliseconds of CPU for an image of 8 x 8 px, at least what is Python's of any image."""
-    file = folder / "small.jpg"
-    PIL.Image.new("RGB", (8, 8)).save(file)
-    taken = []
+def parts(files, rounds=9):
+    """Milliseconds of CPU for an image: all of ours, what of it is Pillow's, and a tiny one's.
+
+    Of 8 x 8 px there is little to do but what is Python's of any image.
+    """
+    small = files[0].with_name("tiny.jpg")
+    PIL.Image.new("RGB", (8, 8)).save(small)
+
+    def pillow(file):
+        with file.open("rb") as opened, PIL.Image.open(opened) as image:
+            wide = image.width >= image.height
+            size = (299, 224) if wide else (224, 299)
+            image = image.resize(size, PIL.Image.Resampling.BICUBIC)
+            return image.crop((38, 0, 262, 224) if wide else (0, 38, 224, 262))
+
+    def load(file):
+        return images.load(images.Crop(file), 224, SCALE)
+
+    def tiny(_):
+        return images.load(images.Crop(small), 8, SCALE)
+
+    taken = {load: [], pillow: [], tiny: []}
     for _ in range(rounds):
-        began = time.process_time()
-        for _ in range(count):
-            images.load(images.Crop(file), 8, SCALE)
-        taken.append(1e3 * (time.process_time() - began) / count)
-    return statistics.median(taken)
+        for function, ms in taken.items():
+            began = time.process_time()
+            for file in files:
+                function(file)
+            ms.append(1e3 * (time.process_time() - began) / len(files))
+    return {f"{function.__name__}_cpu_ms": statistics.median(ms) for function, ms in taken.items()}
 
 
 def main():
@@ -198,7 +217,7 @@ def main():
             for workers in args.workers
         ]
         ms = 1e3 * take_turns(pairs, args.rounds) / args.count
-        small = python_ms(folder)
+        of_one = parts(files[:128])
         kilobytes = statistics.mean(file.stat().st_size for file in files) / 1e3
     for workers, pair in zip(args.workers, ms, strict=True):
         row = {
@@ -212,7 +231,7 @@ def main():
         row["ratio"], row["cpu_ratio"] = (pair[1] / pair[0]).round(2).tolist()
         row["ours_to_first"], row["theirs_to_first"] = (ms[0] / pair)[:, 0].round(2).tolist()
         print(json.dumps(row))
-    print(json.dumps({"what": "python_part", "ms_per_image": round(small, 3)}))
+    print(json.dumps({"what": "parts"} | {name: round(ms, 3) for name, ms in of_one.items()}))
 
 
 if __name__ == "__main__":
