@@ -179,9 +179,9 @@ def parts(files, rounds=9):
     def pillow(file):
         with file.open("rb") as opened, PIL.Image.open(opened) as image:
             wide = image.width >= image.height
-            size = (299, 224) if wide else (224, 299)
+            size = (298, 224) if wide else (224, 298)
             image = image.resize(size, PIL.Image.Resampling.BICUBIC)
-            return image.crop((38, 0, 262, 224) if wide else (0, 38, 224, 262))
+            return image.crop((37, 0, 261, 224) if wide else (0, 37, 224, 261))
 
     def load(file):
         return images.load(images.Crop(file), 224, SCALE)
