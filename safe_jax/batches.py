@@ -1,7 +1,7 @@
 """Which image and which view go into which step, and the batches made of them.
 
 Everything is drawn ahead from the seed, so that any step can be the first after an interruption,
-and the same batches are made on any number of devices.
+and the same batches are made on any number of devices. A host reads what its own devices take.
 
 Axes: s steps, b images of a batch, n images of a subset, h rows and w columns of cells,
 c channels, d channels of the joint space.
@@ -69,21 +69,26 @@ def rows(bank, image_n, label_n, plan) -> dict[str, np.ndarray]:
 
 def from_bank(bank, image_n, label_n, plan, mesh, first_step=0) -> Iterator[dict]:
     """Batches of the images `image_n` of a bank (or `features.Table`), as planned."""
-    for image_b, view_b in zip(plan.image_sb[first_step:], plan.view_sb[first_step:], strict=True):
-        yield _bank_batch(bank, image_n, label_n, image_b, view_b, mesh)
+    steps = zip(plan.image_sb[first_step:], plan.view_sb[first_step:], strict=True)
+    return parallel.ahead(
+        _bank_batch(bank, image_n, label_n, image_b, view_b, mesh) for image_b, view_b in steps
+    )
 
 
 def in_order(bank, image_n, label_n, batch_size, mesh) -> Iterator[dict]:
     """Batches of the centre crops of the images `image_n`, one after the other."""
-    for at_b in np.split(np.arange(len(image_n)), range(batch_size, len(image_n), batch_size)):
-        at_b = parallel.pad_to(at_b, batch_size, PAD)
-        yield _bank_batch(bank, image_n, label_n, at_b, 0, mesh)
+    parts = np.split(np.arange(len(image_n)), range(batch_size, len(image_n), batch_size))
+    padded = (parallel.pad_to(at_b, batch_size, PAD) for at_b in parts)
+    return parallel.ahead(
+        _bank_batch(bank, image_n, label_n, at_b, np.zeros_like(at_b), mesh) for at_b in padded
+    )
 
 
 def _bank_batch(bank, image_n, label_n, image_b, view_b, mesh):
-    row_b = image_n[image_b] * bank.views + view_b
+    own = parallel.own_rows(mesh, len(image_b))
+    row_b = image_n[image_b[own]] * bank.views + view_b[own]
     arrays = {name: x[row_b] for name, x in bank.arrays.items()}
-    return parallel.shard(mesh, arrays | _labels(label_n, image_b))
+    return parallel.shard_own(mesh, arrays | _labels(label_n, image_b[own]), len(image_b))
 
 
 def _labels(label_n, image_b):
@@ -110,12 +115,13 @@ def online(model, image_dir, records, plan, seed, config, mesh, first_step=0) ->
         ]
         for step in range(first_step, plan.steps)
     )
-    pixels = images.load_batches(crops, model.image_size, config.crop_scale, config.workers)
+    own = parallel.own_rows(mesh, batch_size)
+    pixels = features.load_own(crops, own, model, config)
     for image_b, pixels_bhwc in zip(plan.image_sb[first_step:], pixels, strict=True):
         dense_bhwc, original_bd = features.extract_step(
             graphdef,
             params,
-            parallel.shard(mesh, parallel.pad_to(pixels_bhwc, batch_size)),
+            parallel.shard_own(mesh, pixels_bhwc, batch_size),
             jnp.dtype(config.bank_dtype),
         )
         yield {

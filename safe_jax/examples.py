@@ -4,6 +4,7 @@ Axes: n images, h rows and w columns of cells, g alphas, k classes.
 """
 
 import hashlib
+import io
 import random
 from functools import partial
 
@@ -13,7 +14,7 @@ import numpy as np
 import PIL.Image
 from flax import nnx
 
-from safe_jax import train
+from safe_jax import hosts, parallel, paths, train
 from safe_jax.data import images
 
 COUNT = 10
@@ -54,11 +55,11 @@ def of_safe(trial, alpha) -> dict:
 def attention(graphdef, pools: dict, batches) -> dict[str, np.ndarray]:
     """Where each of `pools` looks, `(n, h, w)`: the mean over heads, summing to 1 over cells."""
     parts = [
-        (np.asarray(batch["mask_b"]) > 0, _attention(graphdef, pools, batch["dense_bhwc"]))
+        (parallel.fetch(batch["mask_b"]) > 0, _attention(graphdef, pools, batch["dense_bhwc"]))
         for batch in batches
     ]
     return {
-        name: np.concatenate([np.asarray(maps[name])[counts] for counts, maps in parts])
+        name: np.concatenate([parallel.fetch(maps[name])[counts] for counts, maps in parts])
         for name in pools
     }
 
@@ -76,10 +77,10 @@ def probabilities(params, tuning, alpha_g, batches) -> np.ndarray:
     alpha_g = jnp.asarray(alpha_g, jnp.float32)
     parts = []
     for batch in batches:
-        counts = np.asarray(batch["mask_b"]) > 0
+        counts = parallel.fetch(batch["mask_b"]) > 0
         context, method = tuning.frozen.context, tuning.method
         found_gbk = _probabilities(params, context, batch, alpha_g, method=method)
-        parts.append(np.asarray(found_gbk)[:, counts])
+        parts.append(parallel.fetch(found_gbk)[:, counts])
     return np.concatenate(parts, 1)
 
 
@@ -115,14 +116,13 @@ def describe(records, answers_nk: dict, maps_nhw: dict, data, image_size, workdi
 
 def _save_picture(image_dir, path, image_size, workdir):
     """Stores what the model sees of an image; returns where, seen from `workdir`."""
-    name = hashlib.sha256(f"{image_dir.resolve()}/{path}".encode()).hexdigest()[:16]
+    name = hashlib.sha256(f"{paths.absolute(image_dir)}/{path}".encode()).hexdigest()[:16]
     file = workdir / "examples" / f"{name}-{image_size}.jpg"
-    if not file.exists():
-        file.parent.mkdir(exist_ok=True)
-        unfinished = file.with_suffix(".partial")
+    if hosts.is_first() and not file.exists():
+        picture = io.BytesIO()
         pixels = images.load(images.Crop(image_dir / path), image_size, None)
-        PIL.Image.fromarray(pixels).save(unfinished, "JPEG", quality=90)
-        unfinished.replace(file)
+        PIL.Image.fromarray(pixels).save(picture, "JPEG", quality=90)
+        paths.write(file, picture.getvalue())
     return str(file.relative_to(workdir))
 
 

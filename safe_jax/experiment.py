@@ -4,13 +4,11 @@ import dataclasses
 import hashlib
 import json
 import logging
-import pathlib
-import shutil
 
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
-from safe_jax import clip, compare, features, knobs, parallel, transfer, tuning
+from safe_jax import clip, compare, features, hosts, knobs, parallel, paths, transfer, tuning
 from safe_jax.clip import weights
 from safe_jax.data import datasets, few_shot, sources
 from safe_jax.errors import InputError
@@ -21,14 +19,15 @@ from safe_jax.trial import Context, LabelledBank, Subset, Trial
 log = logging.getLogger(__name__)
 
 
-def run(config: ConfigDict, workdir: pathlib.Path) -> list[dict]:
+def run(config: ConfigDict, workdir) -> list[dict]:
     """Runs what `config` describes and returns its rows of `workdir/results.jsonl`.
 
     Several data sets, as `config.dataset=a,b`, take turns. Rows that are there already, of the
     same knobs, data and weights, are kept: a run that was killed goes on where it was. Raises
     `InputError` for what a user can mend.
     """
-    workdir = pathlib.Path(workdir).expanduser().resolve()  # Orbax takes no relative paths
+    workdir = paths.absolute(paths.path(workdir))  # Orbax takes no relative paths
+    hosts.check_shared(workdir)
     configs = [ConfigDict(config) for _ in config.dataset.split(",")]
     for each, name in zip(configs, config.dataset.split(","), strict=True):
         each.dataset = name
@@ -47,7 +46,7 @@ def _run(config, workdir):
     data = datasets.load(config)
     transfers = transfer.load(config)
     subsets = [_draw(config, data, shots, seed) for shots in config.shots for seed in config.seeds]
-    directory = pathlib.Path(clip.locate(config.weights, config.cache_dir))
+    directory = paths.path(clip.locate(config.weights, config.cache_dir))
     digest = weights.read_metadata(directory)[1]["digest"]
     specs = _bank_specs(config, data, subsets, transfers, digest)
     config_hash = knobs.experiment_hash(config, data, digest)
@@ -59,7 +58,8 @@ def _run(config, workdir):
         split=config.eval_split,
         protocol=config.protocol,
     ) as results:
-        knobs.note(workdir / "configs" / f"{config_hash}.json", config)
+        if hosts.is_first():
+            knobs.note(workdir / "configs" / f"{config_hash}.json", config)
         context = _prepare(config, data, transfers, specs, directory, workdir)
         keyed = zip(subsets, _keys(subsets, specs), strict=True)
         rows = []
@@ -75,8 +75,8 @@ def _run(config, workdir):
                     compare.tune(trials, method)
                 for trial in missing:
                     transfer.add_rows(results, method, trial.key, compare.row(trial, method))
-            for trial in trials:
-                shutil.rmtree(trial.folder, ignore_errors=True)
+            for trial in trials if hosts.is_first() else ():
+                paths.remove_folder(trial.folder)
             rows += [
                 results.find(method, *trial.key, knobs.own(config, method), name)
                 for trial in trials
@@ -86,7 +86,7 @@ def _run(config, workdir):
         return rows
 
 
-def _checkpoints(workdir, config_hash, key) -> pathlib.Path:
+def _checkpoints(workdir, config_hash, key):
     return workdir / "checkpoints" / "-".join(map(str, (config_hash, *key)))
 
 

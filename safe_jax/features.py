@@ -1,20 +1,28 @@
 """The dense-feature bank: what the frozen trunk computes, stored once for many tunings.
 
 A bank holds the dense maps of a list of images, several views each, and what the original pool
-makes of them. It is memory-mapped; its name is a hash of all that it depends on (of the images
-their paths, sizes and times of change), so one that is out of date is never found. Extraction
-writes into a `.partial` folder, notes how far it got, goes on from there after being killed, and
-renames the folder last.
+makes of them. Its rows are read as they are needed; its name is a hash of all that it depends on
+(of the images their paths, sizes and times of change), so one that is out of date is never found.
+Extraction writes into a `.partial` folder, notes how far it got, goes on from there after being
+killed, and renames the folder last.
+
+Of several hosts each decodes what its devices take, and has the whole bank on a disk of its own; of
+those that share a disk the first writes. Whether a bank is done, and where extraction goes on, is
+asked of all.
 """
 
+import contextlib
 import dataclasses
 import fcntl
 import hashlib
+import itertools
 import json
 import logging
 import os
 import pathlib
+import random
 import shutil
+import time
 from functools import partial
 
 import jax
@@ -23,10 +31,11 @@ import numpy as np
 import tqdm
 from flax import nnx
 
-from safe_jax import parallel
+from safe_jax import hosts, parallel, paths
 from safe_jax.clip.model import CLIP
 from safe_jax.data import images
 from safe_jax.errors import InputError
+from safe_jax.rows import Rows
 
 log = logging.getLogger(__name__)
 
@@ -35,16 +44,16 @@ log = logging.getLogger(__name__)
 class Bank:
     """Features of `n` images in `views` views; row `image * views + view`.
 
-    `dense` is `(n * views, h, w, c)`, memory-mapped; `pooled` is `(n * views, embed_dim)`
-    float32, of the original pool, not normalised. View 0 is the centre crop.
+    `dense` is `(n * views, h, w, c)`, on the disk; `pooled` is `(n * views, embed_dim)` float32,
+    of the original pool, not normalised. View 0 is the centre crop.
     """
 
-    dense: np.ndarray
+    dense: Rows | np.ndarray
     pooled: np.ndarray
     views: int
 
     @property
-    def arrays(self) -> dict[str, np.ndarray]:
+    def arrays(self) -> dict[str, Rows | np.ndarray]:
         """What a batch has of it, by name."""
         return {"dense_bhwc": self.dense, "original_bd": self.pooled}
 
@@ -68,7 +77,8 @@ class BankSpec:
 
     @property
     def done(self) -> bool:
-        return self.folder.exists()
+        """Whether every host has it."""
+        return all(hosts.from_all(self.folder.exists()))
 
     @property
     def paths(self) -> list[pathlib.Path]:
@@ -80,35 +90,29 @@ def bank_spec(config, weights_digest: str, root, names: list[str], views: int) -
 
     A random view is seeded by the image's name and the view's number alone.
     """
-    paths = [root / name for name in names]
+    files = [root / name for name in names]
     scale = config.crop_scale
     crops = [
-        images.Crop(path, f"{name} {view}" if view else None)
-        for path, name in zip(paths, names, strict=True)
+        images.Crop(file, f"{name} {view}" if view else None)
+        for file, name in zip(files, names, strict=True)
         for view in range(views)
     ]
+    # Hosts may have the images in copies of their own, of other times: one tells for all.
+    root, stamps = hosts.from_first(
+        [str(paths.absolute(root)), hosts.is_first() and paths.stamps(files)]
+    )
     contents = {
         "format": 1,
-        "root": str(root.resolve()),
+        "root": root,
         "weights": weights_digest,
         "dtype": config.bank_dtype,
         "trunk_dtype": config.dtype,
         "views": views,
         "crop_scale": scale if views > 1 else None,
-        "images": [[name, *_stamp(path)] for name, path in zip(names, paths, strict=True)],
+        "images": [[name, *stamp] for name, stamp in zip(names, stamps, strict=True)],
     }
     key = hashlib.sha256(json.dumps(contents).encode()).hexdigest()[:20]
-    return BankSpec(
-        pathlib.Path(config.cache_dir).expanduser() / "banks" / key, crops, views, contents
-    )
-
-
-def _stamp(path):
-    try:
-        stat = path.stat()
-    except OSError:
-        return None, None  # said by the check before extraction, with all others
-    return stat.st_size, stat.st_mtime_ns
+    return BankSpec(paths.cache(config) / "banks" / key, crops, views, contents)
 
 
 @partial(jax.jit, static_argnames=("graphdef", "dtype"))
@@ -130,7 +134,14 @@ def _arrays(spec, clip_config):
 
 def check_space(specs: list[BankSpec], clip_config) -> None:
     """Raises `InputError` if the disk does not hold the banks that are still to be made."""
-    specs = [s for s in specs if not s.done and not s.folder.with_suffix(".partial").exists()]
+    with hosts.together():
+        _check_space(specs, clip_config)
+
+
+def _check_space(specs, clip_config):
+    specs = [
+        s for s in specs if not (s.folder.exists() or s.folder.with_suffix(".partial").exists())
+    ]
     if not specs:
         return
     needed = sum(
@@ -152,38 +163,54 @@ def load_or_extract(spec: BankSpec, model: CLIP, mesh, config) -> Bank:
 
     Raises `InputError` where the dense maps do not fit `bank_dtype`.
     """
-    spec.folder.parent.mkdir(parents=True, exist_ok=True)
     if spec.done:
         log.info("reusing the bank of %d maps in %s", len(spec.crops), spec.folder)
     else:
-        with open(spec.folder.with_suffix(".lock"), "w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)  # another run may be at the same bank: let it finish
-            if not spec.done:
-                _extract(spec, model, mesh, config)
-    dense = np.load(spec.folder / "dense.npy", mmap_mode="r")
-    return Bank(dense, np.load(spec.folder / "pooled.npy"), spec.views)
+        writes = hosts.writes_in(spec.folder.parent)
+        with _locked(spec.folder.with_suffix(".lock"), writes):
+            if not spec.done:  # another run may have made it
+                _extract(spec, model, mesh, config, writes and not spec.folder.exists())
+    return Bank(Rows(spec.folder / "dense.npy"), np.load(spec.folder / "pooled.npy"), spec.views)
 
 
-def _extract(spec, model, mesh, config):
+@contextlib.contextmanager
+def _locked(path, mine):
+    """Keeps other runs from what all hosts do meanwhile; those that share a disk lock it once."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "w") as file:
+        while not all(hosts.from_all(not mine or _try_lock(file))):
+            # Waiting for a file with others in wait for this host might never end: let go of it.
+            fcntl.flock(file, fcntl.LOCK_UN)
+            time.sleep(random.uniform(0.2, 1))
+        yield
+
+
+def _try_lock(file):
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _extract(spec, model, mesh, config, writes):
     rows = len(spec.crops)
-    folder = spec.folder.with_suffix(".partial")
-    dense, pooled = _open_partial(folder, spec, model.config)
-    progress_file = folder / "progress"
-    first = int(progress_file.read_text()) if progress_file.exists() else 0
+    with hosts.together():
+        store = _Store(spec, model.config) if writes else None
+    # Where disks are not shared, one may be behind the others: all do again what it lacks.
+    first = min(at for at in hosts.from_all(store and store.stop) if at is not None)
     if first:
         log.info("resuming the bank in %s at map %d of %d", spec.folder, first, rows)
 
     def write(start, stop, result):
         """Puts a batch into its place and notes that it is there."""
-        dense_bhwc, pooled_bd = (np.asarray(x)[: stop - start] for x in result)
+        dense_bhwc, pooled_bd = (parallel.fetch(x)[: stop - start] for x in result)
         if not np.isfinite(dense_bhwc).all():
             raise InputError(
                 f"dense maps do not fit {config.bank_dtype}: set config.bank_dtype=float32"
             )
-        dense[start:stop], pooled[start:stop] = dense_bhwc, pooled_bd
-        dense.flush()
-        pooled.flush()
-        _write_atomically(progress_file, str(stop))
+        if store:
+            store.write(start, stop, dense_bhwc, pooled_bd)
         bar.update(stop - start)
 
     graphdef, params = nnx.split(model)
@@ -192,24 +219,57 @@ def _extract(spec, model, mesh, config):
     # try ended: the same bits come out.
     batch_size = config.trunk_batch_size * mesh.size
     starts = range(first, rows, batch_size)
-    batches = images.load_batches(
-        (spec.crops[start : start + batch_size] for start in starts),
-        model.image_size,
-        config.crop_scale,
-        config.workers,
+    own = parallel.own_rows(mesh, batch_size)
+    batches = load_own(
+        (spec.crops[start : start + batch_size] for start in starts), own, model, config
     )
-    with tqdm.tqdm(total=rows, initial=first, unit=" images", desc="trunk", smoothing=0.1) as bar:
+    bar = tqdm.tqdm(
+        total=rows, initial=first, unit=" images", desc="trunk", smoothing=0.1,
+        disable=not hosts.is_first(),
+    )  # fmt: skip
+    with bar:
         before = None
         for start, pixels in zip(starts, batches, strict=True):
-            stop = start + len(pixels)
-            pixels = parallel.shard(mesh, parallel.pad_to(pixels, batch_size))
+            pixels = parallel.shard_own(mesh, pixels, batch_size)
             result = extract_step(graphdef, params, pixels, jnp.dtype(config.bank_dtype))
             if before:  # the device works on this batch while the one before is written
                 write(*before)
-            before = start, stop, result
+            before = start, min(start + batch_size, rows), result
         if before:
             write(*before)
-    folder.rename(spec.folder)
+    if store:
+        store.folder.rename(spec.folder)
+    hosts.wait("the bank is there")
+
+
+def load_own(batches, own_rows, model, config):
+    """Of each batch of crops the pixels of this host's rows; what a batch lacks is 0."""
+    shape = (model.image_size, model.image_size, 3)
+    kept, decoded = itertools.tee(
+        [batch[row] for row in own_rows if row < len(batch)] for batch in batches
+    )
+    pixels = images.load_batches(
+        filter(None, decoded), model.image_size, config.crop_scale, config.workers
+    )
+    for crops in kept:
+        pixels_bhwc = next(pixels) if crops else np.zeros((0, *shape), np.uint8)
+        yield parallel.pad_to(pixels_bhwc, len(own_rows))
+
+
+class _Store:
+    """A bank that is being made: the rows before `stop` are there, from this try or an earlier."""
+
+    def __init__(self, spec, clip_config):
+        self.folder = spec.folder.with_suffix(".partial")
+        self._arrays = _open_partial(self.folder, spec, clip_config)
+        self._progress = self.folder / "progress"
+        self.stop = int(self._progress.read_text()) if self._progress.exists() else 0
+
+    def write(self, start, stop, *rows):
+        for array, rows_of_it in zip(self._arrays, rows, strict=True):
+            array[start:stop] = rows_of_it
+            array.flush()
+        _write_atomically(self._progress, str(stop))
 
 
 def _open_partial(folder, spec, clip_config):

@@ -3,13 +3,12 @@
 import hashlib
 import json
 import os
-import pathlib
 import re
 
 import jax
 from ml_collections import ConfigDict, FrozenConfigDict
 
-from safe_jax import selection
+from safe_jax import paths, selection
 from safe_jax.errors import InputError
 from safe_jax.methods import safe, tip_adapter
 
@@ -196,9 +195,6 @@ def experiment_hash(config: FrozenConfigDict, data, weights_digest: str) -> str:
     return sha.hexdigest()[:12]
 
 
-def note(path: pathlib.Path, config: FrozenConfigDict) -> None:
+def note(path, config: FrozenConfigDict) -> None:
     """Writes every knob down for whoever reads the results."""
-    path.parent.mkdir(exist_ok=True)
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(config.to_dict(), indent=2) + "\n")
-    partial.replace(path)
+    paths.write(path, (json.dumps(config.to_dict(), indent=2) + "\n").encode())

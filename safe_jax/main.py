@@ -1,17 +1,19 @@
 """The command.
 
 python -m safe_jax.main --config configs/imagenet.py [--workdir DIR] [--config.knob=value]
+
+On several hosts, start it on each with --distributed where the cluster tells who they are (a slice
+of Cloud TPU, Slurm), else with --coordinator, --processes and --process_id.
 """
 
 import logging
-import pathlib
 import sys
 
 import absl.logging
 from absl import app, flags
 from ml_collections import config_flags
 
-from safe_jax import command_line, experiment, report
+from safe_jax import command_line, experiment, hosts, paths, report
 from safe_jax.data import datasets
 from safe_jax.errors import InputError
 
@@ -19,31 +21,46 @@ CONFIG = config_flags.DEFINE_config_file("config", None, "What to run.")
 WORKDIR = flags.DEFINE_string(
     "workdir", None, "Where results go; runs/DATASET-WEIGHTS if not given."
 )
+DISTRIBUTED = flags.DEFINE_bool("distributed", False, "Several hosts, which the cluster tells.")
+COORDINATOR = flags.DEFINE_string("coordinator", None, "HOST:PORT of the first of several hosts.")
+PROCESSES = flags.DEFINE_integer("processes", None, "How many hosts there are.")
+PROCESS_ID = flags.DEFINE_integer("process_id", None, "Which of them this is; 0 is the first.")
+HOST_TIMEOUT = flags.DEFINE_integer(
+    "host_timeout", 60, "Seconds after which a host that is silent is given up."
+)
 
 
 def main(_):
     config = CONFIG.value
     if config is None:
         sys.exit("error: --config is missing: name a file, such as configs/caltech101.py")
-    name = f"{datasets.name(config)}-{pathlib.Path(config.weights).name}".replace(",", "-")
-    workdir = pathlib.Path(WORKDIR.value or f"runs/{name}").expanduser()
-    _log_to_stderr()
+    given = DISTRIBUTED.value, COORDINATOR.value, PROCESSES.value, PROCESS_ID.value
     try:
-        print(report.tables(experiment.run(config, workdir)))
+        with hosts.joined(*given, HOST_TIMEOUT.value):
+            _log_to_stderr()
+            _run(config)
+    except (InputError, OSError) as error:
+        sys.exit(f"error: {hosts.prefix()}{error}")
+
+
+def _run(config):
+    name = f"{datasets.name(config)}-{paths.path(config.weights).name}".replace(",", "-")
+    workdir = paths.path(WORKDIR.value or f"runs/{name}")
+    rows = experiment.run(config, workdir)
+    if hosts.is_first():
+        print(report.tables(rows))
         print(f"rows: {workdir}/results.jsonl")
         report.write([workdir], workdir / "report.html")
-    except (InputError, OSError) as error:
-        sys.exit(f"error: {error}")
-    print(f"report: {workdir}/report.html")
+        print(f"report: {workdir}/report.html")
 
 
 def _log_to_stderr():
     absl.logging.set_verbosity(absl.logging.WARNING)  # Orbax logs every save
     handler = logging.StreamHandler()
-    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
+    handler.setFormatter(logging.Formatter(f"%(asctime)s {hosts.prefix()}%(message)s", "%H:%M:%S"))
     logger = logging.getLogger("safe_jax")
     logger.addHandler(handler)
-    logger.setLevel(logging.INFO)
+    logger.setLevel(logging.INFO if hosts.is_first() else logging.ERROR)
     logger.propagate = False
 
 

@@ -3,8 +3,8 @@
 import fcntl
 import json
 import os
-import pathlib
 
+from safe_jax import hosts, paths
 from safe_jax.errors import InputError
 
 # What a report needs of a row; whatever else stands in it is shown where it is known.
@@ -25,42 +25,35 @@ _FIELDS = {
 class Results:
     """The rows of one experiment in a file that several may share, one after the other.
 
-    A row is appended whole and synced before `add` returns; what a kill left of one is cut off.
-    Use it as a context. Raises `InputError` while another process has the file.
+    A row is there whole before `add` returns; what a kill left of one is cut off. Of several hosts
+    the first alone opens the file. Use it as a context. Raises `InputError` while another run has
+    the file; of one in a bucket, which cannot be locked, this goes unnoticed.
     """
 
-    def __init__(self, path: pathlib.Path, **common):
+    def __init__(self, path, **common):
         self.common = common
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self.file = open(path, "a+b")  # noqa: SIM115
-        try:
-            fcntl.flock(self.file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # goes with the process
-        except BlockingIOError:
-            self.file.close()
-            raise InputError(
-                f"another run is writing {path}: wait for it, or choose another --workdir"
-            ) from None
+        self.file = None
+
+        def open_and_read():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self.file = _Object(path) if paths.is_remote(path) else _File(path)
+            try:
+                return _parse(path, self.file.lines)
+            except InputError:
+                self.file.close()
+                raise
+
+        rows = hosts.on_first(open_and_read)
         # Transfers, of other data sets, have the hash of what was tuned for them.
         shared = {field: common[field] for field in common.keys() - {"dataset"}}
-        self.rows = [row for row in self._read() if row.items() >= shared.items()]
-
-    def _read(self):
-        self.file.seek(0)
-        *lines, last = self.file.read().split(b"\n")
-        try:
-            rows = _parse(self.file.name, lines)
-        except InputError:
-            self.file.close()
-            raise
-        if last:  # what a kill left
-            self.file.truncate(sum(len(line) + 1 for line in lines))
-        return rows
+        self.rows = [row for row in rows if row.items() >= shared.items()]
 
     def __enter__(self):
         return self
 
     def __exit__(self, *_):
-        self.file.close()
+        if self.file:
+            self.file.close()
 
     def find(self, method: str, shots: int, seed: int, images: str, knobs: dict, dataset=None):
         """The row of a method with these knobs of its own, or None.
@@ -77,13 +70,53 @@ class Results:
         row = {"method": method, "shots": shots, "seed": seed, "accuracy": accuracy}
         row["images"] = images
         line = json.dumps(row | self.common | more, default=_plain)
-        self.file.write(line.encode() + b"\n")
-        self.file.flush()
-        os.fsync(self.file.fileno())
+        if self.file:
+            self.file.append(line.encode())
         self.rows.append(json.loads(line))
 
 
-def read(path: pathlib.Path) -> list[dict]:
+class _File:
+    """Lines of a file on a disk, for this process alone."""
+
+    def __init__(self, path):
+        self.file = open(path, "a+b")  # noqa: SIM115
+        try:
+            fcntl.flock(self.file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # goes with the process
+        except BlockingIOError:
+            self.file.close()
+            raise InputError(
+                f"another run is writing {path}: wait for it, or choose another --workdir"
+            ) from None
+        self.file.seek(0)
+        *self.lines, cut_off = self.file.read().split(b"\n")
+        if cut_off:  # what a kill left
+            self.file.truncate(sum(len(line) + 1 for line in self.lines))
+
+    def append(self, line):
+        self.file.write(line + b"\n")
+        self.file.flush()
+        os.fsync(self.file.fileno())
+
+    def close(self):
+        self.file.close()
+
+
+class _Object:
+    """Lines of an object in a bucket: nothing can be appended to one, so it is written anew."""
+
+    def __init__(self, path):
+        self.path = path
+        self.lines = path.read_bytes().split(b"\n")[:-1] if path.exists() else []
+
+    def append(self, line):
+        self.lines.append(line)
+        self.path.write_bytes(b"".join(line + b"\n" for line in self.lines))
+
+    def close(self):
+        pass
+
+
+def read(path) -> list[dict]:
     """The rows of a file that a run may be writing: an unfinished last line is left out."""
     if not path.parent.is_dir():
         raise InputError(f"{path.parent}: no such directory; name the --workdir of a run")

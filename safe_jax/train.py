@@ -21,7 +21,7 @@ import numpy as np
 import optax
 from orbax.checkpoint import v1 as ocp
 
-from safe_jax import parallel
+from safe_jax import hosts, parallel
 from safe_jax.errors import InputError
 
 log = logging.getLogger(__name__)
@@ -243,21 +243,23 @@ def fit(
             log.info("resuming at step %d of %d", first, total_steps)
 
         unread = None
+        asked_to_stop = hosts.StopSignal(sigterm)
         for step, batch in zip(range(first, total_steps), batches(first), strict=True):
             state, loss = tuning.step(state, batch)
             if unread is not None:  # a step late, so that the device is never waited for
                 _read(losses, *unread)
             unread = step, loss
-            if saved.should_save(step + 1) or sigterm:
+            stop = asked_to_stop()
+            if saved.should_save(step + 1) or stop:
                 _read(losses, *unread)
                 unread = None
                 saved.save(step + 1, {"state": state, "losses": losses}, force=True)
-            if sigterm:
+            if stop:
                 log.warning("SIGTERM: stopped after step %d; the same command goes on", step + 1)
                 raise SystemExit(128 + signal.SIGTERM)
         if unread is not None:
             _read(losses, *unread)
-    if sigterm:  # it came too late for the loop
+    if asked_to_stop.final():  # it came too late for the loop
         raise SystemExit(128 + signal.SIGTERM)
     return state, losses
 
@@ -308,7 +310,7 @@ def evaluate(
         for batch in batches
     ]
     right, loss, count = (
-        np.sum([np.asarray(part, np.float64) for part in parts], axis=0)
+        np.sum([parallel.fetch(part).astype(np.float64) for part in parts], axis=0)
         for parts in zip(*sums, strict=True)
     )
     return 100 * right / count, loss / count

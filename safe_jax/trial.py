@@ -172,9 +172,9 @@ class Trial:
         every_view = Images(dataclasses.replace(dense.bank, views=1), row_n, label_n)
         parts = {name: [] for name in made}
         for batch in self.in_order(every_view):
-            counts = np.asarray(batch["mask_b"]) > 0
+            counts = parallel.fetch(batch["mask_b"]) > 0
             for name, function in made.items():
-                parts[name].append(np.asarray(function(batch["dense_bhwc"]))[counts])
+                parts[name].append(parallel.fetch(function(batch["dense_bhwc"]))[counts])
         arrays = {name: np.concatenate(found) for name, found in parts.items()}
         arrays["original_bd"] = dense.bank.pooled[row_n]
         table = features.Table(arrays, dense.bank.views)

@@ -1,6 +1,7 @@
 """Listings to records: CoOp's split files, FGVC-Aircraft's lists; splits that are drawn."""
 
 import concurrent.futures
+import itertools
 import json
 import logging
 import os
@@ -10,6 +11,7 @@ from typing import NamedTuple
 
 import tqdm
 
+from safe_jax import hosts
 from safe_jax.data import images
 from safe_jax.errors import InputError, listing
 
@@ -154,17 +156,19 @@ def complete(parts: dict[str, list[Record]], where) -> Splits:
     return drawn
 
 
-def check_files(paths: list[pathlib.Path], workers: int) -> None:
+def check_files(files: list, workers: int) -> None:
     """Raises `InputError` naming every file that is missing or cannot be decoded."""
+    own = files[hosts.index() :: hosts.count()]  # each host looks at a part of them
     bad = []
     with concurrent.futures.ThreadPoolExecutor(workers) as pool:
-        reasons = pool.map(images.why_unreadable, paths)
-        counted = tqdm.tqdm(reasons, "files", len(paths), unit=" images", disable=not paths)
-        for path, reason in zip(paths, counted, strict=True):
+        reasons = pool.map(images.why_unreadable, own)
+        quiet = not (own and hosts.is_first())
+        counted = tqdm.tqdm(reasons, "files", len(own), unit=" images", disable=quiet)
+        for file, reason in zip(own, counted, strict=True):
             if reason:
-                bad.append(f"{path}: {reason}")
-    if bad:
+                bad.append(f"{file}: {reason}")
+    if bad := sorted(itertools.chain.from_iterable(hosts.from_all(bad))):
         raise InputError(
-            f"{len(bad)} of {len(paths)} images cannot be used; restore them, or check "
+            f"{len(bad)} of {len(files)} images cannot be used; restore them, or check "
             "config.data_root:" + listing(bad)
         )

@@ -30,7 +30,7 @@ def text_classifier(model: clip.CLIP, prompts: Prompts) -> jax.Array:
     tokens_pt = tokens_pt[:, : int(tokens_pt.argmax(-1).max()) + 1]
     graphdef, params = nnx.split(model)
     features = [
-        np.asarray(_encode_text(graphdef, params, parallel.pad_to(part, TEXTS_PER_CALL)))[
+        parallel.fetch(_encode_text(graphdef, params, parallel.pad_to(part, TEXTS_PER_CALL)))[
             : len(part)
         ]
         for part in np.split(tokens_pt, range(TEXTS_PER_CALL, len(tokens_pt), TEXTS_PER_CALL))

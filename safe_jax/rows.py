@@ -1,0 +1,62 @@
+"""Rows of an array file, read when they are asked for."""
+
+import os
+import pathlib
+import weakref
+
+import numpy as np
+
+
+class Rows:
+    """An array in a `.npy` file, of which `rows[...]` reads the rows asked for and no others.
+
+    `[...]` takes what NumPy takes for the first axis, and gives an array of its own. A memory map
+    would do the same, but what it has touched stays in the process's memory while there is room:
+    a bank that is larger than memory crowds out everything else. Any thread may read.
+    """
+
+    def __init__(self, file: pathlib.Path):
+        mapped = np.load(file, mmap_mode="r")
+        if not mapped.flags.c_contiguous:
+            raise ValueError(f"{file}: rows must lie one after the other")
+        self.dtype, self.shape = mapped.dtype, mapped.shape
+        self._start = mapped.offset
+        self._row_bytes = mapped[:1].nbytes
+        self._file = os.open(file, os.O_RDONLY)
+        weakref.finalize(self, os.close, self._file)
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __array__(self, dtype=None, copy=None) -> np.ndarray:
+        return self[:].astype(dtype or self.dtype, copy=False)
+
+    def __getitem__(self, which) -> np.ndarray:
+        row_n = np.arange(len(self))[which]
+        found = np.empty((*row_n.shape, *self.shape[1:]), self.dtype)
+        buffer = memoryview(found.reshape(-1)).cast("B")
+        spans = self._spans(row_n.ravel())
+        for _, offset, size in spans:  # the disk may fetch all of them while the first is copied
+            os.posix_fadvise(self._file, offset, size, os.POSIX_FADV_WILLNEED)
+        for at, offset, size in spans:
+            self._read(buffer[at : at + size], offset)
+        return found
+
+    def _spans(self, row_n):
+        """Where rows go in the result, where they lie in the file, and how many bytes they take.
+
+        Neighbours are read at once.
+        """
+        cuts = np.flatnonzero(np.diff(row_n) != 1) + 1
+        first = np.concatenate([[0], cuts]) if len(row_n) else np.empty(0, int)
+        count = np.diff(np.append(first, len(row_n)))
+        spans = zip(first.tolist(), row_n[first].tolist(), count.tolist(), strict=True)
+        size = self._row_bytes
+        return [(at * size, self._start + row * size, n * size) for at, row, n in spans]
+
+    def _read(self, buffer, offset):
+        while buffer:
+            read = os.preadv(self._file, [buffer], offset)
+            if not read:
+                raise OSError(f"a bank is shorter than it was: {offset} is beyond its end")
+            buffer, offset = buffer[read:], offset + read
