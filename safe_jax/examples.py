@@ -119,6 +119,7 @@ def _save_picture(image_dir, path, image_size, workdir):
     name = hashlib.sha256(f"{paths.absolute(image_dir)}/{path}".encode()).hexdigest()[:16]
     file = workdir / "examples" / f"{name}-{image_size}.jpg"
     if hosts.is_first() and not file.exists():
+        file.parent.mkdir(exist_ok=True)
         picture = io.BytesIO()
         pixels = images.load(images.Crop(image_dir / path), image_size, None)
         PIL.Image.fromarray(pixels).save(picture, "JPEG", quality=90)

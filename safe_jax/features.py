@@ -112,7 +112,7 @@ def bank_spec(config, weights_digest: str, root, names: list[str], views: int) -
         "images": [[name, *stamp] for name, stamp in zip(names, stamps, strict=True)],
     }
     key = hashlib.sha256(json.dumps(contents).encode()).hexdigest()[:20]
-    return BankSpec(paths.cache(config) / "banks" / key, crops, views, contents)
+    return BankSpec(paths.cache(config.cache_dir) / "banks" / key, crops, views, contents)
 
 
 @partial(jax.jit, static_argnames=("graphdef", "dtype"))

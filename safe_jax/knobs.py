@@ -197,4 +197,5 @@ def experiment_hash(config: FrozenConfigDict, data, weights_digest: str) -> str:
 
 def note(path, config: FrozenConfigDict) -> None:
     """Writes every knob down for whoever reads the results."""
+    path.parent.mkdir(exist_ok=True)
     paths.write(path, (json.dumps(config.to_dict(), indent=2) + "\n").encode())

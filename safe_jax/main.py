@@ -34,6 +34,7 @@ def main(_):
     config = CONFIG.value
     if config is None:
         sys.exit("error: --config is missing: name a file, such as configs/caltech101.py")
+    absl.logging.set_verbosity(absl.logging.WARNING)  # Orbax logs every save
     given = DISTRIBUTED.value, COORDINATOR.value, PROCESSES.value, PROCESS_ID.value
     try:
         with hosts.joined(*given, HOST_TIMEOUT.value):
@@ -55,7 +56,6 @@ def _run(config):
 
 
 def _log_to_stderr():
-    absl.logging.set_verbosity(absl.logging.WARNING)  # Orbax logs every save
     handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter(f"%(asctime)s {hosts.prefix()}%(message)s", "%H:%M:%S"))
     logger = logging.getLogger("safe_jax")

@@ -57,14 +57,14 @@ def absolute(path):
     return path if is_remote(path) else path.resolve()
 
 
-def cache(config) -> pathlib.Path:
-    """`config.cache_dir`. Raises `InputError` for a bucket."""
-    if is_remote(config.cache_dir):
+def cache(given) -> pathlib.Path:
+    """The folder that `config.cache_dir` gives. Raises `InputError` for a bucket."""
+    if is_remote(given):
         raise InputError(
-            f"config.cache_dir={config.cache_dir}: banks are read by position, which takes a "
-            "folder on a disk of this machine"
+            f"config.cache_dir={given}: banks are read by position, which takes a folder on a disk "
+            "of this machine"
         )
-    return path(config.cache_dir)
+    return path(given)
 
 
 def names(folder) -> list[str]:
@@ -107,8 +107,7 @@ def _stamp(file):
 
 
 def write(file, content: bytes) -> None:
-    """Writes a file whole or not at all, in a folder that is made where it is missing."""
-    file.parent.mkdir(parents=True, exist_ok=True)
+    """Writes a file whole or not at all."""
     if is_remote(file):  # an object appears when all of it is there
         file.write_bytes(content)
         return

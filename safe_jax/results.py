@@ -4,7 +4,7 @@ import fcntl
 import json
 import os
 
-from safe_jax import hosts, paths
+from safe_jax import paths
 from safe_jax.errors import InputError
 
 # What a report needs of a row; whatever else stands in it is shown where it is known.
@@ -31,6 +31,8 @@ class Results:
     """
 
     def __init__(self, path, **common):
+        from safe_jax import hosts  # it has JAX, which reading rows for a report takes none of
+
         self.common = common
         self.file = None
 

@@ -1,6 +1,6 @@
 """Checkpoint files: read without running anything in them, converted, and written back."""
 
-import pathlib
+import io
 import warnings
 import zipfile
 
@@ -8,6 +8,7 @@ import ml_dtypes
 import numpy as np
 import safetensors.numpy
 
+from safe_jax import paths
 from safe_jax.clip import weights
 from safe_jax.errors import InputError
 
@@ -21,14 +22,15 @@ def read(path) -> dict[str, np.ndarray]:
 
     Raises `InputError` for a file that is absent, damaged or none of these.
     """
-    path = pathlib.Path(path).expanduser()
+    path = paths.path(path)
     if not path.is_file():
         raise InputError(f"{path}: no such file; a checkpoint (.pt or .safetensors) is expected")
     try:
-        if path.suffix == ".safetensors":
-            tensors = safetensors.numpy.load_file(path)
-        else:
-            tensors = _read_torch(path)
+        with paths.on_disk(path) as file:
+            if file.suffix == ".safetensors":
+                tensors = safetensors.numpy.load_file(file)
+            else:
+                tensors = _read_torch(file)
     except InputError:
         raise
     except Exception as error:  # the parsers raise whatever a damaged file leads them to
@@ -47,17 +49,17 @@ def write(path, tensors: dict[str, np.ndarray]) -> None:
 
     The file appears whole or not at all. Raises `InputError` if it exists.
     """
-    path = pathlib.Path(path).expanduser()
+    path = paths.path(path)
     if path.exists():
         raise InputError(f"{path} exists already: remove it, or choose another destination")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
     if path.suffix == ".safetensors":
-        safetensors.numpy.save_file(tensors, partial)
+        content = safetensors.numpy.save(tensors)
     else:
-        torch = _torch()
-        torch.save({name: _to_tensor(torch, x) for name, x in tensors.items()}, partial)
-    partial.replace(path)
+        torch, file = _torch(), io.BytesIO()
+        torch.save({name: _to_tensor(torch, x) for name, x in tensors.items()}, file)
+        content = file.getbuffer()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    paths.write(path, content)
 
 
 def convert(source, destination, activation: str = "quick_gelu") -> None:

@@ -13,7 +13,7 @@ import urllib.request
 
 import tqdm
 
-from safe_jax.clip import checkpoints
+from safe_jax import paths
 from safe_jax.errors import InputError
 
 # Trained by tools/pretrain_small_clip.py; it comes with the package.
@@ -37,7 +37,7 @@ def fetch(name: str, cache_dir, host: str = HOST) -> pathlib.Path:
     Raises `InputError` where the file cannot be had or is not what OpenAI released; the message
     says what to put where by hand.
     """
-    converted = pathlib.Path(cache_dir).expanduser() / "weights" / name
+    converted = paths.cache(cache_dir) / "weights" / name
     with _missing(converted) as missing:
         if missing:
             _fetch(name, converted.with_name(f"{name}.pt"), converted, host)
@@ -46,11 +46,11 @@ def fetch(name: str, cache_dir, host: str = HOST) -> pathlib.Path:
 
 def unpack_small(cache_dir) -> pathlib.Path:
     """The Orbax directory of the package's small CLIP under `cache_dir`, made on first use."""
-    folder = pathlib.Path(cache_dir).expanduser() / "weights" / _sha256(SMALL)[:12]
+    folder = paths.cache(cache_dir) / "weights" / _sha256(SMALL)[:12]
     converted = folder / "small"
     with _missing(converted) as missing:
         if missing:
-            checkpoints.convert(SMALL, converted)
+            _convert(SMALL, converted)
     return converted
 
 
@@ -76,8 +76,12 @@ def _fetch(name, checkpoint, converted, host):
             f"{checkpoint} is not OpenAI's {name}.pt: its sha256 is {found}, expected "
             f"{SHA256[name]}. Remove it, and it is downloaded again"
         )
-    # In a process of its own, for it needs torch, which training never imports; on the CPU, for an
-    # accelerator may admit no second process.
+    _convert(checkpoint, converted)
+
+
+def _convert(checkpoint, converted):
+    # In a process of its own: it may need torch, which training never imports, and Orbax would
+    # wait for all hosts of a run. On the CPU, for an accelerator may admit no second process.
     command = [sys.executable, "-m", "safe_jax.clip.convert", str(checkpoint), str(converted)]
     environment = os.environ | {"JAX_PLATFORMS": "cpu"}
     done = subprocess.run(command, stderr=subprocess.PIPE, text=True, env=environment)

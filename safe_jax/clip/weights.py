@@ -8,7 +8,6 @@ import dataclasses
 import hashlib
 import json
 import math
-import pathlib
 import re
 import tempfile
 
@@ -18,6 +17,7 @@ import numpy as np
 from flax import nnx, traverse_util
 from orbax.checkpoint import v1 as ocp
 
+from safe_jax import paths
 from safe_jax.clip.attention_pool import HEAD_WIDTH
 from safe_jax.clip.model import CLIP, CLIPConfig
 from safe_jax.errors import InputError, listing
@@ -247,12 +247,13 @@ def save(
 
     Raises `InputError` if it exists, `OSError` where it cannot be written.
     """
-    directory = pathlib.Path(directory).expanduser().resolve()
+    directory = paths.absolute(paths.path(directory))
     if directory.exists():
         raise InputError(f"{directory} exists already: remove it, or choose another destination")
     directory.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=directory.parent):
-        pass  # Orbax waits long for a folder that it may not write to
+    if not paths.is_remote(directory):
+        with tempfile.TemporaryDirectory(dir=directory.parent):
+            pass  # Orbax waits long for a folder that it may not write to
     metadata = {
         "clip": dataclasses.asdict(config),
         "digest": digest(leaves, config),
@@ -267,7 +268,7 @@ def read_metadata(directory) -> tuple[CLIPConfig, dict]:
 
     Raises `InputError` where there is no such directory of ours.
     """
-    directory = pathlib.Path(directory).expanduser().resolve()
+    directory = paths.absolute(paths.path(directory))
     try:
         found = ocp.metadata(directory)
         metadata = dict(found.custom_metadata)
@@ -291,6 +292,6 @@ def load(directory, dtype=jnp.float32, sharding=None) -> CLIP:
         path.replace("/", "."): jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)
         for path, x in flatten(model).items()
     }
-    tree = ocp.load(pathlib.Path(directory).expanduser().resolve(), abstract)
+    tree = ocp.load(paths.absolute(paths.path(directory)), abstract)
     leaves = {path.replace(".", "/"): x for path, x in tree.items()}
     return nnx.merge(nnx.graphdef(model), unflatten(leaves))

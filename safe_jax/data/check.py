@@ -10,16 +10,16 @@ The first looks for the whole benchmark under a root, the second at one data set
 import argparse
 import collections
 import difflib
-import os
 import pathlib
 import sys
 from typing import NamedTuple
 
 from absl import flags
+from etils import epath
 from ml_collections import ConfigDict, config_flags
 
-from safe_jax import command_line
-from safe_jax.data import datasets
+from safe_jax import command_line, paths
+from safe_jax.data import datasets, tfds
 from safe_jax.data.layouts import LAYOUTS, TRANSFER
 from safe_jax.errors import InputError
 
@@ -39,7 +39,7 @@ class Finding(NamedTuple):
 
 def look_at(config) -> Finding:
     """Checks the data set that `config` describes."""
-    root = pathlib.Path(config.data_root).expanduser()
+    root = paths.path(config.data_root)
     if config.dataset == "digits" or config.tfds:
         needed = []  # made on first use; records in place of a folder
     else:
@@ -50,7 +50,7 @@ def look_at(config) -> Finding:
 
 def look_at_transfer(config, name: str) -> Finding:
     """Checks a variant of ImageNet."""
-    root = pathlib.Path(config.data_root).expanduser()
+    root = paths.path(config.data_root)
     known = name in TRANSFER and not config.tfds
     needed = [TRANSFER[name].image_dir] if known else []
     return _look(root, needed, lambda: datasets.load_transfer(config, name))
@@ -73,24 +73,29 @@ def _look(root, needed, load):
         records = [record for part in data.splits for record in part]
         counts = "{} train, {} val and {} test images".format(*map(len, data.splits))
         summary = f"{len(data.classnames)} classes; {counts}"
-    on_disk = isinstance(data.image_dir, pathlib.Path)
-    return Finding(False, summary, _missing_images(data.image_dir, records) if on_disk else [])
+    listed = not isinstance(data.image_dir, tfds.Prepared)
+    return Finding(False, summary, _missing_images(data.image_dir, records) if listed else [])
 
 
 class _Trace(NamedTuple):
     """The first step of a path that is not there, if any, and what may be meant to be it."""
 
-    missing: pathlib.Path | None
-    near: pathlib.Path | None
+    missing: pathlib.Path | epath.Path | None
+    near: pathlib.Path | epath.Path | None
 
 
 def _trace(root, path, cutoff):
-    at = root
-    for name in pathlib.Path(path).parts:
-        if not (at / name).exists():
-            near = _nearest(name, os.listdir(at), cutoff) if at.is_dir() else None
-            return _Trace(at / name, near and at / near)
-        at /= name
+    target = paths.under(root, path)
+    steps = [*reversed(target.parents), target]
+    if target.is_relative_to(root):
+        steps = [step for step in steps if step not in (root, *root.parents)]
+    elif paths.is_remote(target):
+        steps = [target]  # a bucket's parents are no folders
+    for step in steps:
+        if not step.exists():
+            at = step.parent
+            near = _nearest(step.name, paths.names(at), cutoff) if at.is_dir() else None
+            return _Trace(step, near and at / near)
     return _Trace(None, None)
 
 
@@ -118,7 +123,7 @@ def _missing_images(image_dir, records):
         by_folder[path.parent].add(path.name)
     absent = []
     for folder, names in sorted(by_folder.items()):
-        there = set(os.listdir(image_dir / folder)) if (image_dir / folder).is_dir() else set()
+        there = set(paths.names(image_dir / folder)) if (image_dir / folder).is_dir() else set()
         absent += [folder / name for name in sorted(names - there)]
     if not absent:
         return []
@@ -162,7 +167,7 @@ def main(argv: list[str]) -> int:
     if args.root and not found:
         print(f"error: nothing of the benchmark is in {args.root}", file=sys.stderr)
     if args.config and absent:
-        root = pathlib.Path(values.config.data_root).expanduser().resolve()
+        root = paths.absolute(paths.path(values.config.data_root))
         named = ", ".join(absent)
         print(f"error: {named} is not in {root}; see config.data_root", file=sys.stderr)
     complete = found if args.root else not absent

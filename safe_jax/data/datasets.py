@@ -6,6 +6,9 @@ import logging
 import pathlib
 import re
 
+from etils import epath
+
+from safe_jax import paths
 from safe_jax.data import digits, folders, imagenet, prompts, sources, tfds
 from safe_jax.data.layouts import LAYOUTS, TRANSFER, Layout
 from safe_jax.errors import InputError
@@ -17,13 +20,14 @@ log = logging.getLogger(__name__)
 class Dataset:
     """A data set whose listing was read; its records' paths are under `image_dir`.
 
-    That is a folder, or a `tfds.Prepared`, of which `/`, `open`, `stat` and `resolve` work alike.
+    That is a folder, of a disk or a bucket, or a `tfds.Prepared`, of which `/`, `open` and `stat`
+    work alike.
     `prompts` has the sentences of each class. `boxes` tells of some images where the labelled
     object is, in pixels.
     """
 
     name: str
-    image_dir: pathlib.Path | tfds.Prepared
+    image_dir: pathlib.Path | epath.Path | tfds.Prepared
     classnames: tuple[str, ...]
     prompts: prompts.Prompts
     splits: sources.Splits
@@ -39,7 +43,7 @@ class Transfer:
     """
 
     name: str
-    image_dir: pathlib.Path | tfds.Prepared
+    image_dir: pathlib.Path | epath.Path | tfds.Prepared
     classes: list[int]
     records: list[sources.Record]
 
@@ -51,7 +55,7 @@ def name(config) -> str:
     if config.tfds:
         base = re.split("[/:]", config.tfds)[0]
         return {x.tfds: benchmark for benchmark, x in LAYOUTS.items()}.get(base, base)
-    return pathlib.Path(config.image_dir).expanduser().resolve().name
+    return paths.absolute(paths.path(config.image_dir)).name
 
 
 def load(config) -> Dataset:
@@ -60,17 +64,18 @@ def load(config) -> Dataset:
     Reads listings only, no image. Raises `InputError` where the description is incomplete or the
     files are not there.
     """
-    root = pathlib.Path(config.data_root).expanduser()
+    root = paths.path(config.data_root)
     layout = describe(config)
-    image_dir = root / pathlib.Path(layout.image_dir).expanduser()
+    image_dir = paths.under(root, layout.image_dir)
     boxes = {}
     if config.tfds:
-        image_dir, splits, classnames = tfds.read(root, config.tfds, _cache(config))
+        image_dir, splits, classnames = tfds.read(root, config.tfds, paths.cache(config.cache_dir))
     elif layout.split_file:
         if config.dataset == "digits":
             digits.make(root)
-        splits, boxes = sources.read_split_file(root / layout.split_file)
-        classnames = _classnames(splits, root / layout.split_file)
+        split_file = paths.under(root, layout.split_file)
+        splits, boxes = sources.read_split_file(split_file)
+        classnames = _classnames(splits, split_file)
     elif config.dataset == "imagenet":
         splits, classnames = imagenet.read(image_dir)
     elif config.dataset == "fgvc_aircraft":
@@ -82,7 +87,7 @@ def load(config) -> Dataset:
         log.warning("%d images are in test and in train or val: results will flatter", shared)
     classnames = tuple(classname.replace("_", " ") for classname in classnames)
     if config.prompts_file:
-        sentences = prompts.read(root / config.prompts_file, classnames)
+        sentences = prompts.read(paths.under(root, config.prompts_file), classnames)
     else:
         sentences = prompts.fill(layout.templates, classnames)
     return Dataset(name(config), image_dir, classnames, sentences, splits, boxes)
@@ -97,13 +102,14 @@ def load_transfer(config, name: str) -> Transfer:
     """One of `layouts.TRANSFER`, with the classes of the ImageNet that `config` describes."""
     if name not in TRANSFER:
         raise InputError(f"config.transfer: {name!r} is not one of {', '.join(TRANSFER)}")
-    root = pathlib.Path(config.data_root).expanduser()
+    root = paths.path(config.data_root)
     if config.tfds:
         variant = TRANSFER[name].tfds
-        image_dir, records, labels = tfds.read_variant(root, variant, _cache(config))
+        image_dir, records, labels = tfds.read_variant(root, variant, paths.cache(config.cache_dir))
         return Transfer(name, image_dir, labels, records)
     image_dir = root / TRANSFER[name].image_dir
-    classes = imagenet.read_classes(root / (config.image_dir or LAYOUTS["imagenet"].image_dir))
+    imagenet_dir = config.image_dir or LAYOUTS["imagenet"].image_dir
+    classes = imagenet.read_classes(paths.under(root, imagenet_dir))
     whole = name in ("imagenet_v2", "imagenet_sketch")
     records, labels = imagenet.read_variant(image_dir, classes, whole)
     return Transfer(name, image_dir, labels, records)
@@ -135,10 +141,6 @@ def describe(config) -> Layout:
             "config.prompts_file"
         )
     return layout
-
-
-def _cache(config):
-    return pathlib.Path(config.cache_dir).expanduser()
 
 
 def _classnames(splits, split_file):

@@ -16,6 +16,7 @@ import shutil
 import numpy as np
 import PIL.Image
 
+from safe_jax import paths
 from safe_jax.data import scenes
 from safe_jax.errors import InputError
 
@@ -31,8 +32,10 @@ SMALL_THINGS = (1, 2)  # letters and shapes, at least and at most
 def make(root: pathlib.Path) -> None:
     """Writes images and `split.json`, with the digits' boxes, to `root/FOLDER`, once.
 
-    Raises `InputError` where scikit-learn, which has the scans, is not installed.
+    Raises `InputError` for a bucket, and where scikit-learn, which has the scans, is missing.
     """
+    if paths.is_remote(root):
+        raise InputError(f"config.data_root={root}: the digits are drawn on a disk of this machine")
     folder = root / FOLDER
     if folder.exists():
         return

@@ -1,9 +1,8 @@
 """A folder of one's own: `root/class/image`, or `root/{train,val,test}/class/image`."""
 
-import os
-import pathlib
 import re
 
+from safe_jax import paths
 from safe_jax.data import sources
 from safe_jax.errors import InputError, listing
 
@@ -11,7 +10,7 @@ SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".
 _PARTS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 
 
-def read(root: pathlib.Path) -> tuple[sources.Splits, list[str]]:
+def read(root) -> tuple[sources.Splits, list[str]]:
     """The images below `root`, with splits drawn where the folders tell none.
 
     Hidden files and files of other kinds are passed over. Classes are numbered in natural order
@@ -23,7 +22,7 @@ def read(root: pathlib.Path) -> tuple[sources.Splits, list[str]]:
         raise InputError(
             f"{root}: no such folder; config.image_dir is the folder that holds one for each class"
         )
-    folders = _subfolders(root)
+    folders = paths.subfolders(root)
     if "train" in folders:
         parts = {}
         for name in folders:
@@ -34,7 +33,7 @@ def read(root: pathlib.Path) -> tuple[sources.Splits, list[str]]:
             part = _PARTS[name.lower()]
             if part in parts:
                 raise InputError(f"{root}: two folders are for {part}; keep one")
-            parts[part] = _subfolders(root / name), f"{name}/"
+            parts[part] = paths.subfolders(root / name), f"{name}/"
     else:
         parts = {"train": (folders, "")}
     names = sorted(parts["train"][0], key=_natural)
@@ -67,11 +66,6 @@ def read(root: pathlib.Path) -> tuple[sources.Splits, list[str]]:
             f"{len(empty)} class folders hold no image ({', '.join(SUFFIXES)}):" + listing(empty)
         )
     return sources.complete(records, root), names
-
-
-def _subfolders(folder):
-    with os.scandir(folder) as entries:
-        return {e.name for e in entries if e.is_dir() and not e.name.startswith(".")}
 
 
 def _images(root, folder):

@@ -8,9 +8,9 @@ import difflib
 import functools
 import importlib.resources
 import logging
-import pathlib
 import random
 
+from safe_jax import paths
 from safe_jax.data.sources import Record, Splits, list_files
 from safe_jax.errors import InputError, listing
 
@@ -26,7 +26,7 @@ def benchmark_classes() -> dict[str, str]:
     return dict(line.split(" ", 1) for line in file.read_text(encoding="utf-8").splitlines())
 
 
-def read_classes(image_dir: pathlib.Path) -> dict[str, str]:
+def read_classes(image_dir) -> dict[str, str]:
     """Class names by WordNet id, in the order of labels.
 
     CoOp's `classnames.txt` beside `image_dir`, where there is one, may list a part of the classes
@@ -48,7 +48,7 @@ def read_classes(image_dir: pathlib.Path) -> dict[str, str]:
     return {wnid: names[wnid] for wnid in sorted(names)}
 
 
-def read(image_dir: pathlib.Path) -> tuple[Splits, list[str]]:
+def read(image_dir) -> tuple[Splits, list[str]]:
     """ImageNet: `{train,val}/wnid/*` under `image_dir`, and `read_classes`.
 
     ImageNet's own validation images are the test split here, so a validation split is drawn from
@@ -59,21 +59,28 @@ def read(image_dir: pathlib.Path) -> tuple[Splits, list[str]]:
     Returns the splits and the class names by label. Raises `InputError` listing what is missing.
     """
     names = read_classes(image_dir)
-    folders = [image_dir / part / wnid for part in ("train", "val") for wnid in names]
-    if absent := [str(folder) for folder in folders if not folder.is_dir()]:
+    parts = ("train", "val")
+    there = {
+        part: paths.subfolders(image_dir / part) if (image_dir / part).is_dir() else set()
+        for part in parts
+    }
+    folders = [(part, wnid) for part in parts for wnid in names]
+    if absent := [
+        f"{image_dir}/{part}/{wnid}" for part, wnid in folders if wnid not in there[part]
+    ]:
         file = image_dir.parent / "classnames.txt"
         hint = "" if file.exists() else f"; to use a part of them list it in {file}, `wnid name`"
         raise InputError(
             f"{len(absent)} of {len(folders)} class folders are missing{hint}:" + listing(absent)
         )
-    train, test = [
-        [
-            Record(path, label, names[wnid])
-            for label, wnid in enumerate(names)
-            for path in list_files(image_dir, f"{part}/{wnid}")
-        ]
-        for part in ("train", "val")
-    ]
+    files = paths.each(
+        lambda folder: list_files(image_dir, "/".join(folder)), folders, paths.is_remote(image_dir)
+    )
+    labels = {wnid: label for label, wnid in enumerate(names)}
+    records = {part: [] for part in parts}
+    for (part, wnid), of_class in zip(folders, files, strict=True):
+        records[part] += [Record(file, labels[wnid], names[wnid]) for file in of_class]
+    train, test = records.values()
     return Splits(*hold_out(train), test), list(names.values())
 
 
@@ -89,9 +96,7 @@ def hold_out(records: list[Record]) -> tuple[list[Record], list[Record]]:
     return [r for r in records if r not in held_out], [r for r in records if r in held_out]
 
 
-def read_variant(
-    image_dir: pathlib.Path, classes: dict[str, str], whole: bool
-) -> tuple[list[Record], list[int]]:
+def read_variant(image_dir, classes: dict[str, str], whole: bool) -> tuple[list[Record], list[int]]:
     """A variant's images, and which of `classes` it has, by their labels.
 
     Folders are named by WordNet id, or by the benchmark's label as ImageNet-V2's are. A record's
@@ -102,11 +107,7 @@ def read_variant(
     if not image_dir.is_dir():
         raise InputError(f"{image_dir}: no such folder; it holds a folder for each class")
     ids = {str(label): wnid for label, wnid in enumerate(benchmark_classes())}
-    folders = {
-        ids.get(folder.name, folder.name): folder.name
-        for folder in image_dir.iterdir()
-        if folder.is_dir() and not folder.name.startswith(".")
-    }
+    folders = {ids.get(folder, folder): folder for folder in paths.subfolders(image_dir)}
     known = benchmark_classes().keys() | classes.keys()
     if strange := sorted(folders.keys() - known):
         near = difflib.get_close_matches(strange[0], known, n=1)

@@ -2,7 +2,6 @@
 
 import difflib
 import json
-import pathlib
 from collections.abc import Sequence
 
 from safe_jax.errors import InputError, listing
@@ -18,7 +17,7 @@ def fill(templates: Sequence[str], classnames: Sequence[str]) -> Prompts:
     return tuple(tuple(t.replace("{}", name) for t in templates) for name in classnames)
 
 
-def read(file: pathlib.Path, classnames: Sequence[str]) -> Prompts:
+def read(file, classnames: Sequence[str]) -> Prompts:
     """A JSON file's sentences: `{"class name": ["a sentence", ...], ...}`.
 
     Classes that are not asked for are passed over. Raises `InputError` naming those that the file

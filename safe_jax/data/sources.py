@@ -4,14 +4,12 @@ import concurrent.futures
 import itertools
 import json
 import logging
-import os
-import pathlib
 import random
 from typing import NamedTuple
 
 import tqdm
 
-from safe_jax import hosts
+from safe_jax import hosts, paths
 from safe_jax.data import images
 from safe_jax.errors import InputError, listing
 
@@ -36,7 +34,7 @@ class Splits(NamedTuple):
     test: list[Record]
 
 
-def read_split_file(path: pathlib.Path) -> tuple[Splits, dict[str, list[float]]]:
+def read_split_file(path) -> tuple[Splits, dict[str, list[float]]]:
     """A split file in CoOp's format: JSON of `train`, `val` and `test`, rows `[path, label, name]`.
 
     It may have `boxes` beside: by path where the labelled object is, `[left, top, right, bottom]`
@@ -83,7 +81,7 @@ def _is_box(box):
     return left < right and top < bottom
 
 
-def read_aircraft(folder: pathlib.Path) -> tuple[Splits, list[str]]:
+def read_aircraft(folder) -> tuple[Splits, list[str]]:
     """FGVC-Aircraft's own lists: `variants.txt`, and `images_variant_{train,val,test}.txt`.
 
     A line of a list is `NUMBER VARIANT`; the image is `NUMBER.jpg`. Labels follow `variants.txt`,
@@ -112,10 +110,9 @@ def read_aircraft(folder: pathlib.Path) -> tuple[Splits, list[str]]:
     return splits, variants
 
 
-def list_files(image_dir: pathlib.Path, folder: str) -> list[str]:
+def list_files(image_dir, folder: str) -> list[str]:
     """The files in a folder under `image_dir`, sorted, but for hidden ones."""
-    with os.scandir(image_dir / folder) as entries:
-        return sorted(f"{folder}/{e.name}" for e in entries if not e.name.startswith("."))
+    return [f"{folder}/{name}" for name in paths.names(image_dir / folder)]
 
 
 def complete(parts: dict[str, list[Record]], where) -> Splits:

@@ -16,6 +16,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 import tqdm
 
+from safe_jax import paths
 from safe_jax.data import imagenet, sources
 from safe_jax.errors import InputError
 
@@ -69,7 +70,12 @@ class Prepared:
     not as records that can be read in any order.
     """
 
-    def __init__(self, root: pathlib.Path, name: str):
+    def __init__(self, root, name: str):
+        if paths.is_remote(root):
+            raise InputError(
+                f"config.data_root={root}: records of TFDS are read by position, which takes "
+                "a disk of this machine: copy them there"
+            )
         self.directory = _find(root, name)
         builder = tfds.builder_from_directory(self.directory)
         if "array_record" not in {f.value for f in builder.info.available_file_formats()}:
@@ -138,9 +144,7 @@ class Prepared:
         return np.load(file)
 
 
-def read(
-    root: pathlib.Path, name: str, cache: pathlib.Path
-) -> tuple[Prepared, sources.Splits, list[str]]:
+def read(root, name: str, cache: pathlib.Path) -> tuple[Prepared, sources.Splits, list[str]]:
     """The data set `name`, `name/config` or `name:version`, its splits and class names by label.
 
     Classes are named as in the benchmark; splits that are missing are drawn as
@@ -169,7 +173,7 @@ def read(
 
 
 def read_variant(
-    root: pathlib.Path, name: str, cache: pathlib.Path
+    root, name: str, cache: pathlib.Path
 ) -> tuple[Prepared, list[sources.Record], list[int]]:
     """As `imagenet.read_variant` reads folders; the test split of a variant of ImageNet."""
     prepared = Prepared(root, name)

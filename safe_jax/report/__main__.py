@@ -1,9 +1,9 @@
 """The command that makes the page anew, or one page of several runs."""
 
 import argparse
-import pathlib
 import sys
 
+from safe_jax import paths
 from safe_jax.errors import InputError
 from safe_jax.report import page
 
@@ -14,20 +14,18 @@ def main(argv: list[str] | None = None) -> int:
         prog="python -m safe_jax.report",
         description="Makes the HTML report of a run anew, or compares several runs in one.",
     )
-    parser.add_argument(
-        "directories", metavar="DIR", nargs="+", type=pathlib.Path, help="the --workdir of a run"
-    )
+    parser.add_argument("directories", metavar="DIR", nargs="+", help="the --workdir of a run")
     parser.add_argument(
         "--output",
         metavar="FILE",
-        type=pathlib.Path,
         help="what is written; DIR/report.html if not given, comparison.html of several DIRs",
     )
     args = parser.parse_args(argv)
-    alone = args.directories[0] / "report.html"
-    output = args.output or (alone if len(args.directories) == 1 else "comparison.html")
     try:
-        page.write(args.directories, pathlib.Path(output))
+        directories = [paths.path(directory) for directory in args.directories]
+        alone = directories[0] / "report.html"
+        output = args.output or (alone if len(directories) == 1 else "comparison.html")
+        page.write(directories, paths.path(output))
     except (InputError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -4,7 +4,9 @@ import dataclasses
 import json
 import pathlib
 
-from safe_jax import results
+from etils import epath
+
+from safe_jax import paths, results
 from safe_jax.errors import InputError
 from safe_jax.report import summary
 
@@ -14,7 +16,7 @@ class Experiment:
     """The rows of one config hash and data set, which alone are fit for a mean over seeds."""
 
     name: str  # what tells it from the others of the page
-    directory: pathlib.Path
+    directory: pathlib.Path | epath.Path
     rows: list[dict]  # one for each method, shots and seed
     config: dict | None  # every knob; None where the run kept none
     dataset: str
@@ -42,13 +44,13 @@ class Experiment:
         return [row["accuracy"] for row in summary.of(self.rows, method, shots)]
 
 
-def load(directories: list[pathlib.Path]) -> list[Experiment]:
+def load(directories: list) -> list[Experiment]:
     """Every experiment in the directories as they are given, the newest of each first.
 
     Raises `InputError` for what is no directory of a run.
     """
-    directories = list({path.resolve(): path for path in directories}.values())
-    names = [path.resolve().name for path in directories]
+    directories = list({paths.absolute(path): path for path in directories}.values())
+    names = [paths.absolute(path).name for path in directories]
     if len(set(names)) < len(names):
         names = list(map(str, directories))
     found = []

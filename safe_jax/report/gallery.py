@@ -3,7 +3,6 @@
 import base64
 import dataclasses
 import io
-import pathlib
 
 import numpy as np
 import PIL.Image
@@ -51,7 +50,7 @@ class Gallery:
     cards: list[Card]
 
     @classmethod
-    def of(cls, directory: pathlib.Path, rows: list[dict]) -> "Gallery | None":
+    def of(cls, directory, rows: list[dict]) -> "Gallery | None":
         """The examples of the run with most shots and the lowest seed."""
         rows = [row for row in rows if row.get("examples")]
         if not rows:
@@ -84,7 +83,7 @@ def _card(directory, example):
 
 def _picture(path):
     try:
-        with PIL.Image.open(path) as image:
+        with path.open("rb") as file, PIL.Image.open(file) as image:
             image = image.convert("RGB")
     except OSError:  # absent, or none that can be decoded
         return None, 0, 0

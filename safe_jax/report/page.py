@@ -6,6 +6,7 @@ import statistics
 
 import jinja2
 
+from safe_jax import paths
 from safe_jax.report import charts, experiments, gallery, published, summary
 from safe_jax.report.experiments import Experiment
 
@@ -17,15 +18,12 @@ _SELECTIONS = {
 _SPLITS = {"test": "test images", "val": "validation images that chose no alpha"}
 
 
-def write(directories: list[pathlib.Path], output: pathlib.Path) -> None:
+def write(directories: list, output) -> None:
     """Makes the page of every experiment in `directories`, whole or not at all.
 
     Raises `InputError` for what is no directory of a run.
     """
-    page = render(experiments.load(directories))
-    partial = output.with_name(output.name + ".partial")
-    partial.write_text(page, encoding="utf-8")
-    partial.replace(output)
+    paths.write(output, render(experiments.load(directories)).encode())
 
 
 def render(found: list[Experiment]) -> str:
