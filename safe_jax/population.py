@@ -69,8 +69,7 @@ def stack(members, table, mesh) -> tuple[train.TrainState, Population]:
     steps = max(len(tuning.schedule.rate_s) for tuning in tunings)
 
     def stacked(trees):
-        tree = jax.tree.map(lambda *x: jnp.stack(x), *trees, *trees[-1:] * spare)
-        return jax.device_put(tree, parallel.divided(mesh))
+        return _stack(*trees, *trees[-1:] * spare, out=parallel.divided(mesh))
 
     schedules = [
         train.Schedule(jnp.pad(x.rate_s, (0, steps - len(x.rate_s))), x.weight_decay)
@@ -85,6 +84,12 @@ def stack(members, table, mesh) -> tuple[train.TrainState, Population]:
         parallel.replicate(mesh, table),
     )
     return stacked(states), shared
+
+
+@functools.partial(jax.jit, static_argnames="out")
+def _stack(*trees, out):
+    tree = jax.tree.map(lambda *x: jnp.stack(x), *trees)
+    return jax.lax.with_sharding_constraint(tree, out)
 
 
 def batches(plans, mesh, first_step: int = 0):
