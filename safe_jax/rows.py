@@ -25,6 +25,11 @@ class Rows:
         self._file = os.open(file, os.O_RDONLY)
         weakref.finalize(self, os.close, self._file)
 
+    @property
+    def nbytes(self) -> int:
+        """Of the whole array, on the disk."""
+        return len(self) * self._row_bytes
+
     def __len__(self) -> int:
         return self.shape[0]
 

@@ -5,7 +5,7 @@ import numpy as np
 from configs import default
 from safe_jax import knobs
 from tests import tiny
-from tools import benchmark
+from tools import benchmark, benchmark_bank
 
 
 def test_both_sides_of_the_pool_step_do_the_same_work():
@@ -23,3 +23,13 @@ def test_the_grid_search_has_every_point():
     config = tiny.freeze(config, a_steps=3, b_steps=4)
     search = benchmark.cache_grid(images=20, classes=3, shots=2, width=8, config=config)
     assert search().shape == (4, 3)
+
+
+def test_the_bank_s_benchmark_measures_time_and_memory(tmp_path):
+    tuning, pause, memory, *reads = benchmark_bank.measure(
+        tmp_path, maps=256, steps=1, rounds=1, clip_config=tiny.CONFIG
+    )
+    assert tuning["ms_a_step_read_ahead"] > 0
+    assert pause["ms_a_step_read_between"] >= 5
+    assert memory["peak_mb"] >= memory["before_mb"] > 0
+    assert [row["what"] for row in reads] == ["positional reads", "memory map"] * 2

@@ -7,7 +7,7 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from safe_jax import batches, clip, features, parallel
+from safe_jax import batches, clip, features, parallel, rows
 from safe_jax.data import images, sources
 from safe_jax.errors import InputError
 from tests import tiny
@@ -154,7 +154,62 @@ def test_a_full_disk_is_told_before_any_work(tiny_config, model, tiny_root, name
         features.check_space([spec, spec], model.config)
 
 
+def test_rows_are_what_numpy_indexes(tmp_path):
+    whole = np.random.default_rng(0).normal(size=(50, 3, 5)).astype(np.float16)
+    np.save(tmp_path / "rows.npy", whole)
+    found = rows.Rows(tmp_path / "rows.npy")
+    assert (len(found), found.shape, found.dtype, found.nbytes) == (
+        50,
+        (50, 3, 5),
+        np.float16,
+        1500,
+    )
+    for which in (
+        7, -1, slice(3, 9), slice(None, None, -2), [4, 5, 6, 2, 2, 49, 0],
+        np.array([[1, 2], [40, 3]]), np.arange(50) % 3 == 0, np.array([], int),
+    ):  # fmt: skip
+        np.testing.assert_array_equal(found[which], whole[which])
+    np.testing.assert_array_equal(found, whole)
+    with pytest.raises(IndexError):
+        found[50]
+
+
+def test_a_bank_that_was_cut_short_is_told(tmp_path):
+    np.save(tmp_path / "rows.npy", np.zeros((50, 8)))
+    found = rows.Rows(tmp_path / "rows.npy")
+    os.truncate(tmp_path / "rows.npy", 1000)
+    with pytest.raises(OSError, match="shorter than it was"):
+        found[:]
+
+
 # Batches.
+
+
+def test_batches_are_made_ahead_in_order_and_their_errors_are_raised():
+    made = []
+
+    def counted():
+        for number in range(5):
+            made.append(number)
+            yield number
+        raise ValueError("no more")
+
+    found = parallel.ahead(counted(), depth=2)
+    assert next(found) == 0
+    while len(made) < 3:  # two more are made while nobody asks
+        pass
+    assert [next(found) for _ in range(4)] == [1, 2, 3, 4]
+    with pytest.raises(ValueError, match="no more"):
+        next(found)
+
+
+def test_a_batch_is_cut_alike_from_the_whole_and_from_a_host_s_rows():
+    mesh = parallel.make_mesh()
+    whole = np.arange(32).reshape(16, 2)
+    np.testing.assert_array_equal(parallel.own_rows(mesh, 16), np.arange(16))
+    for cut in (parallel.shard(mesh, whole), parallel.shard_own(mesh, whole, 16)):
+        np.testing.assert_array_equal(cut, whole)
+        assert [shard.data.shape for shard in cut.addressable_shards] == [(2, 2)] * 8
 
 
 def test_plan_gives_every_image_once_an_epoch():
