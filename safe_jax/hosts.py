@@ -68,7 +68,7 @@ def joined(distributed: bool, coordinator, processes, process_id, timeout: int):
         raise InputError("--distributed finds the other hosts by itself: leave --coordinator out")
     if not distributed and None in given:
         raise InputError("--coordinator, --processes and --process_id belong together: give all")
-    # JAX would keep SIGTERM for those who ask for it at every step; `train.fit` has a way of its
+    # JAX would keep SIGTERM for those who ask for it at every step; `loop.fit` has a way of its
     # own, and before and after tuning SIGTERM is to end a process as ever.
     jax.config.update("jax_enable_preemption_service", False)
     try:

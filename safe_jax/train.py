@@ -1,4 +1,4 @@
-"""Tuning: state, `train_step`, `eval_step`, and the loop that survives being killed.
+"""Tuning: state, `train_step`, `eval_step`.
 
 A method (see `methods/safe.py`) says what its parameters are, their loss and their logits; nothing
 here knows more of it. Logits may depend on what is chosen on validation images, the axes of a grid:
@@ -8,28 +8,18 @@ value on the second, and so on, so that every axis costs only what depends on it
 Axes: b images of a batch, k classes, g... points of a grid, in as many axes as it has.
 """
 
-import contextlib
 import dataclasses
 import functools
-import logging
 import math
 import re
-import signal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from orbax.checkpoint import v1 as ocp
 
-from safe_jax import hosts, parallel
+from safe_jax import parallel
 from safe_jax.errors import InputError
-
-log = logging.getLogger(__name__)
-
-
-class DivergedError(InputError):
-    """A loss is not finite."""
 
 
 @jax.tree_util.register_dataclass
@@ -225,83 +215,6 @@ def as_is(method, params, context, mesh) -> tuple[dict, Tuning]:
     params, frozen = split_params(params, jax.tree.map(lambda _: "train", params))
     frozen = parallel.replicate(mesh, Frozen(frozen, context))
     return parallel.replicate(mesh, params), Tuning(method, frozen, None, None)
-
-
-def fit(
-    state: TrainState, tuning, total_steps: int, batches, folder, every: int
-) -> tuple[TrainState, np.ndarray]:
-    """Tunes for `total_steps`, from the last checkpoint in `folder` if there is one.
-
-    Args:
-        tuning: a `Tuning`, or a `population.Population` with the state of all its members.
-        batches: a function from the first step to an iterator over the batches from there on.
-        every: how many steps lie between checkpoints.
-
-    Returns the last state and the loss of every step, `(s,)`, or `(s, m)` of m members. Raises
-    `DivergedError`, naming the step, where no loss is finite; exits with 143 on SIGTERM, once the
-    state is saved.
-    """
-    losses = np.full((total_steps, *state.step.shape), np.nan, np.float32)
-    first = 0
-    with _sigterm_noticed() as sigterm, _open_checkpoints(folder, every) as saved:
-        if saved.latest is not None:
-            abstract = {"state": jax.tree.map(_abstract, state), "losses": losses}
-            restored = saved.load(saved.latest, abstract)
-            state, losses = restored["state"], restored["losses"]
-            first = saved.latest.step
-            log.info("resuming at step %d of %d", first, total_steps)
-
-        unread = None
-        asked_to_stop = hosts.StopSignal(sigterm)
-        for step, batch in zip(range(first, total_steps), batches(first), strict=True):
-            state, loss = tuning.step(state, batch)
-            if unread is not None:  # a step late, so that the device is never waited for
-                _read(losses, *unread)
-            unread = step, loss
-            stop = asked_to_stop()
-            if saved.should_save(step + 1) or stop:
-                _read(losses, *unread)
-                unread = None
-                saved.save(step + 1, {"state": state, "losses": losses}, force=True)
-            if stop:
-                log.warning("SIGTERM: stopped after step %d; the same command goes on", step + 1)
-                raise SystemExit(128 + signal.SIGTERM)
-        if unread is not None:
-            _read(losses, *unread)
-    if asked_to_stop.final():  # it came too late for the loop
-        raise SystemExit(128 + signal.SIGTERM)
-    return state, losses
-
-
-def _open_checkpoints(folder, every):
-    return ocp.training.Checkpointer(
-        folder,
-        save_decision_policy=ocp.training.save_decision_policies.FixedIntervalPolicy(every),
-        preservation_policy=ocp.training.preservation_policies.LatestN(1),
-        cleanup_tmp_directories=True,
-    )
-
-
-def _read(losses, step, loss):
-    losses[step] = parallel.fetch(loss)
-    if not np.isfinite(losses[step]).any():  # of a population one is enough
-        loss = np.ravel(losses[step])[0]
-        raise DivergedError(f"the loss is {loss} at step {step + 1}: lower the learning rate")
-
-
-def _abstract(x):
-    return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding)
-
-
-@contextlib.contextmanager
-def _sigterm_noticed():
-    """Yields a list that becomes non-empty when SIGTERM arrives."""
-    came = []
-    previous = signal.signal(signal.SIGTERM, lambda *_: came.append(True))
-    try:
-        yield came
-    finally:
-        signal.signal(signal.SIGTERM, previous)
 
 
 def evaluate(

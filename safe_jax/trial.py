@@ -12,7 +12,7 @@ import numpy as np
 from flax import nnx
 from ml_collections import FrozenConfigDict
 
-from safe_jax import batches, clip, features, parallel, selection, train
+from safe_jax import batches, clip, features, loop, parallel, selection, train
 from safe_jax.clip.attention_pool import AttentionPool
 from safe_jax.data import datasets, sources
 
@@ -195,7 +195,7 @@ class Trial:
         Args:
             images_of: one of the functions above, from a use to images.
 
-        Where nothing is to be chosen, or by nothing, the first. Raises `train.DivergedError` where
+        Where nothing is to be chosen, or by nothing, the first. Raises `loop.DivergedError` where
         no candidate gives finite logits.
         """
         seconds = sum(tuned.seconds for tuned in candidates)
@@ -208,7 +208,7 @@ class Trial:
         )
         best, *at = selection.best_index(accuracy, loss)
         if not np.isfinite(loss[best]).all():
-            raise train.DivergedError(
+            raise loop.DivergedError(
                 "what was tuned gives no finite logits: lower the learning rate"
             )
         told = [
@@ -239,7 +239,7 @@ class Trial:
     def _evaluate(self, tuned, grid, images) -> np.ndarray:
         accuracy, loss = self._measure(tuned, grid, images)
         if not np.isfinite(loss).all():  # the last step's update is in no loss
-            raise train.DivergedError(
+            raise loop.DivergedError(
                 "what was tuned gives no finite logits: lower the learning rate"
             )
         return accuracy

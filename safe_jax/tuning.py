@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import FrozenConfigDict
 
-from safe_jax import batches, knobs, population, train
+from safe_jax import batches, knobs, loop, population, train
 from safe_jax.trial import Images, Trial, Tuned
 
 
@@ -49,7 +49,7 @@ def tune(trials: list[Trial], starts: list[Start], name: str, config) -> list[li
     """What the method has become on each trial, with each of the candidates.
 
     As many as `config.population` run in one program, if they are alike in all shapes. Raises
-    `train.DivergedError` where no candidate kept a finite loss.
+    `loop.DivergedError` where no candidate kept a finite loss.
     """
     members = [
         Member(trial, start, one, _plan(trial, one))
@@ -101,10 +101,10 @@ def _alone(members, name):
     params = jax.tree.map(jnp.copy, start.params)  # steps consume them; other candidates follow
     state, tuning = train.init(start.method, params, start.context, config, plan, trial.mesh)
     try:
-        state, losses = train.fit(
+        state, losses = loop.fit(
             state, tuning, plan.steps, make, _folder(members, name), config.checkpoint_every
         )
-    except train.DivergedError:
+    except loop.DivergedError:
         if len(candidates(config)) == 1:
             raise
         losses = np.full(plan.steps, np.nan)  # others may not
@@ -120,7 +120,7 @@ def _together(members, name):
     state, shared = population.stack(made, table, mesh)
     tunings = [tuning for _, tuning in made]
     del made
-    state, losses = train.fit(
+    state, losses = loop.fit(
         state, shared, max(member.plan.steps for member in members),
         functools.partial(population.batches, rows, mesh),
         _folder(members, name), config.checkpoint_every,

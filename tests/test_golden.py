@@ -15,7 +15,7 @@ from flax import nnx
 from ml_collections import ConfigDict
 
 from configs import default
-from safe_jax import batches, clip, features, knobs, parallel, train
+from safe_jax import batches, clip, features, knobs, loop, parallel, train
 from safe_jax.clip import checkpoints
 from safe_jax.data import datasets, few_shot, images
 from safe_jax.methods import safe, safe_a, tip_adapter, zero_shot
@@ -146,7 +146,7 @@ def test_recipe_is_traced(shared, weights_dir, tmp_path, file, knobs, shots, tra
     plan = batches.plan(count, 1, config.batch_size, config.epochs, seed=1)
     method, params, classifier = safe.Safe.init(model, text_kd, config)
     state, tuning = train.init(method, params, classifier, config, plan, mesh)
-    state, losses = train.fit(
+    state, losses = loop.fit(
         state, tuning, plan.steps,
         lambda step: batches.from_bank(
             banks["train"], np.arange(count), labels["train"], plan, mesh, step
@@ -204,7 +204,7 @@ def cached_as_recorded(want, config, model, text_kd, images, labels, mesh, folde
 
     plan = batches.plan(count, 1, config.batch_size, config.epochs, seed=1)
     state, tuning = train.init(*start, config, plan, mesh)
-    state, losses = train.fit(
+    state, losses = loop.fit(
         state, tuning, plan.steps,
         lambda step: batches.from_bank(
             images["train"], np.arange(count), labels["train"], plan, mesh, step

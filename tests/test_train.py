@@ -9,7 +9,7 @@ import optax
 import pytest
 from flax import nnx, traverse_util
 
-from safe_jax import batches, features, parallel, selection, train
+from safe_jax import batches, features, loop, parallel, selection, train
 from safe_jax.data import datasets
 from safe_jax.errors import InputError
 from safe_jax.methods import safe, zero_shot
@@ -62,7 +62,7 @@ class Run:
         return self.tuning.step(state, batch)
 
     def fit(self, folder, batches_from=None):
-        return train.fit(
+        return loop.fit(
             self.state, self.tuning, self.plan.steps, batches_from or self.batches, folder,
             self.config.checkpoint_every,
         )  # fmt: skip

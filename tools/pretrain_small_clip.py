@@ -24,7 +24,7 @@ import tqdm
 from flax import nnx
 
 from configs import default
-from safe_jax import batches, clip, knobs, parallel, train
+from safe_jax import batches, clip, knobs, loop, parallel, train
 from safe_jax.clip import checkpoints, download, weights
 from safe_jax.clip.model import CLIP, CLIPConfig
 from safe_jax.data import images, prompts, scenes
@@ -145,7 +145,7 @@ def train_stage(stage: Stage, leaves: dict, workdir: pathlib.Path) -> dict:
     state, tuning = train.init(
         Contrastive(nnx.graphdef(model)), params, batch_stats, config, plan, mesh
     )
-    state, losses = train.fit(
+    state, losses = loop.fit(
         state,
         tuning,
         stage.steps,

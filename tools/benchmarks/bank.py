@@ -1,0 +1,163 @@
+"""Tunes on a bank of ImageNet's size and tells memory and time: with and without preparing ahead.
+
+    python -m tools.benchmarks.bank [--maps 16000] [--steps 40] [--rounds 3] [--folder DIR]
+
+It writes a bank of 7 x 7 x 2048 maps in float16 (16,000 take 3.2 GB) of random numbers, which is
+removed afterwards, and tunes RN50's pool on it in batches of 64, first reading each batch when the
+step before is done, then with a thread that prepares the next ones. The two take turns. On a CPU
+that thread takes its time from the step, so the same is done with a pause of 5 ms for a step, as
+where an accelerator computes it. Then it reads the same rows through a memory map, in a process of
+its own. `peak_mb` is the most memory that the process has held (VmHWM), `before_mb` what it held
+before the steps that are measured: JAX, the model, its optimizer and its compiled step.
+"""
+
+import argparse
+import json
+import multiprocessing
+import pathlib
+import statistics
+import tempfile
+import time
+from unittest import mock
+
+import jax.numpy as jnp
+import numpy as np
+import tqdm
+from flax import nnx
+
+from configs import default
+from safe_jax import batches, features, knobs, parallel, train
+from safe_jax.clip.attention_pool import AttentionPool
+from safe_jax.clip.model import PRESETS
+from safe_jax.methods.safe import Safe
+from safe_jax.methods.zero_shot import Classifier, unit
+from safe_jax.rows import Rows
+
+CLASSES = 1000
+BATCH = 64
+
+
+def write(folder: pathlib.Path, maps: int, clip_config) -> features.Bank:
+    """A bank of random maps; what the original pool makes of them is random too."""
+    rng = np.random.default_rng(0)
+    shape = (maps, *clip_config.dense_shape)
+    file = folder / "dense.npy"
+    with open(file, "wb") as opened:
+        header = {"descr": "<f2", "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_1_0(opened, header)
+        for first in tqdm.trange(0, maps, 500, desc="writing", unit=" x 500 maps"):
+            count = min(500, maps - first)
+            opened.write(rng.random((count, *shape[1:]), np.float32).astype(np.float16).data)
+    pooled = rng.normal(size=(maps, clip_config.embed_dim)).astype(np.float32)
+    return features.Bank(Rows(file), pooled, views=1)
+
+
+def memory(field: str) -> int:
+    """`VmHWM` (the peak) or `VmRSS` of this process, in MB."""
+    status = pathlib.Path("/proc/self/status").read_text()
+    return int(status.split(f"{field}:")[1].split()[0]) // 1000
+
+
+class Tuning:
+    """SAFE on the bank's rows, `steps` at a time."""
+
+    def __init__(self, bank, clip_config, steps):
+        h, _, c = clip_config.dense_shape
+        config = knobs.resolve(default.get_config())
+        self.bank, self.mesh = bank, parallel.make_mesh()
+        self.label_n = np.arange(len(bank.dense)) % CLASSES
+        self.plan = batches.plan(
+            len(bank.dense), 1, BATCH, epochs=1, seed=0, multiple_of=self.mesh.size
+        )
+        self.steps = min(steps, self.plan.steps)
+        rng = np.random.default_rng(1)
+        graphdef, params = nnx.split(AttentionPool(h, c, clip_config.embed_dim, rngs=nnx.Rngs(0)))
+        text_kd = unit(rng.normal(size=(CLASSES, clip_config.embed_dim)).astype(np.float32))
+        self.state, self.tuning = train.init(
+            Safe(graphdef, "feature", 1.0),
+            {"attnpool": nnx.to_pure_dict(params)},
+            Classifier(text_kd, jnp.float32(100)),
+            config,
+            self.plan,
+            self.mesh,
+        )
+
+    def seconds(self, first_step: int, pause: float | None) -> float:
+        """How long a step, or a pause in its place, takes with its batch; the mean over `steps`."""
+        made = batches.from_bank(
+            self.bank, np.arange(len(self.bank.dense)), self.label_n, self.plan, self.mesh,
+            first_step,
+        )  # fmt: skip
+        began = time.perf_counter()
+        for _ in range(self.steps):
+            batch = next(made)
+            if pause:
+                time.sleep(pause)
+                continue
+            self.state, loss = self.tuning.step(self.state, batch)
+            loss.block_until_ready()
+        taken = (time.perf_counter() - began) / self.steps
+        made.close()
+        return taken
+
+
+def read(file: pathlib.Path, mapped: bool, steps: int):
+    """Reads batches of random rows; the time of one, and the memory that the process has held."""
+    rows = np.load(file, mmap_mode="r") if mapped else Rows(file)
+    order = np.random.default_rng(2).permutation(len(rows))[: steps * BATCH].reshape(steps, -1)
+    began = time.perf_counter()
+    for row_b in order:
+        rows[row_b]
+    return (time.perf_counter() - began) / steps, memory("VmHWM")
+
+
+def measure(folder: pathlib.Path, maps: int, steps: int, rounds: int, clip_config):
+    """Rows of what is measured."""
+    bank = write(folder, maps, clip_config)
+    tuning = Tuning(bank, clip_config, steps)
+    tuning.seconds(0, None)  # compiles
+    before = memory("VmRSS")
+    for what, pause in (("tuning", None), ("a pause of 5 ms for a step", 5e-3)):
+        between, ahead = taking_turns(tuning, rounds, pause)
+        yield {
+            "what": what,
+            "ms_a_step_read_between": round(1e3 * between, 1),
+            "ms_a_step_read_ahead": round(1e3 * ahead, 1),
+            "ratio": round(between / ahead, 2),
+        }
+    bank_mb = bank.dense.nbytes // 10**6
+    yield {"what": "memory", "bank_mb": bank_mb, "before_mb": before, "peak_mb": memory("VmHWM")}
+    context = multiprocessing.get_context("spawn")
+    for name, mapped in (("positional reads", False), ("memory map", True)) * 2:
+        with context.Pool(1) as pool:  # each starts with no memory but its own
+            seconds, peak = pool.apply(read, (folder / "dense.npy", mapped, maps // BATCH))
+        yield {"what": name, "ms_a_batch": round(1e3 * seconds, 2), "peak_mb": peak}
+
+
+def taking_turns(tuning, rounds, pause):
+    """Seconds of a step without and with `parallel.ahead`, medians over rounds on new rows."""
+    ahead, taken = parallel.ahead, {False: [], True: []}
+    for number in range(2 * rounds):
+        prefetch = bool(number % 2)
+        first = (number + 1) * tuning.steps % (tuning.plan.steps - tuning.steps + 1)
+        with mock.patch.object(parallel, "ahead", ahead if prefetch else iter):
+            taken[prefetch].append(tuning.seconds(first, pause))
+    return [statistics.median(taken[prefetch]) for prefetch in (False, True)]
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--maps", type=int, default=16_000)
+    parser.add_argument("--steps", type=int, default=40)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--folder", help="where the bank is written; the system's by default")
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory(dir=args.folder) as folder:
+        for row in measure(
+            pathlib.Path(folder), args.maps, args.steps, args.rounds, PRESETS["RN50"]
+        ):
+            print(json.dumps(row), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,83 @@
+"""The trunk's forward pass, from preprocessed images to dense maps.
+
+PyTorch's side is its best form: channels last, batch norms folded, in place, eager; then the form
+of the peers' code, with its default layout and batch norms apart; then the first one compiled.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import torch
+from flax import nnx
+
+from safe_jax.clip import weights
+from safe_jax.clip.model import CLIP, CLIPConfig
+from tests import torch_clip
+from tools.benchmarks.harness import Case, counted_flops
+
+
+def model_and_state(preset: CLIPConfig, dtype) -> tuple[CLIP, dict]:
+    """The same random weights as our model and as PyTorch's state dict."""
+    state = torch_clip.random_state_dict(
+        layers=preset.vision_layers,
+        width=preset.vision_width,
+        embed_dim=preset.embed_dim,
+        image_size=preset.image_size,
+        text_width=preset.text_width,
+        text_layers=preset.text_layers,
+    )
+    _, leaves, _ = weights.from_torch({name: x.numpy() for name, x in state.items()})
+    graphdef = nnx.graphdef(weights.abstract_model(preset, dtype))
+    leaves = {path: jnp.asarray(x) for path, x in leaves.items()}
+    return nnx.merge(graphdef, weights.unflatten(leaves)), state
+
+
+def cases(preset: CLIPConfig, batch: int, dtype, device) -> list[Case]:
+    """Ours against each of PyTorch's ways."""
+    model, state = model_and_state(preset, dtype)
+    graphdef, params = nnx.split(model)
+    side = preset.image_size
+    pixels_bhwc = np.random.default_rng(0).normal(size=(batch, side, side, 3)).astype(np.float32)
+    images = jnp.asarray(pixels_bhwc)
+
+    def dense(params, images_bhwc):
+        return nnx.merge(graphdef, params).folded().dense_features(images_bhwc)
+
+    forward = jax.jit(dense)
+
+    def ours():
+        return float(forward(params, images)[0, 0, 0, :64].mean())
+
+    half = torch.bfloat16 if dtype == jnp.bfloat16 else torch.float32
+    images_bchw = torch.from_numpy(pixels_bhwc).permute(0, 3, 1, 2).to(device, half)
+    state = {name: x.to(device) for name, x in state.items() if name.startswith("visual.")}
+    folded = {name: [x.to(half) for x in both] for name, both in torch_clip.folded(state).items()}
+    state = {name: x.to(half) for name, x in state.items()}
+
+    def eager(function, weights, layout=torch.channels_last):
+        x = images_bchw.contiguous(memory_format=layout)
+
+        @torch.inference_mode()
+        def theirs():
+            return function(weights, x)[0, :64, 0, 0].float().mean().item()
+
+        return theirs
+
+    best = eager(torch_clip.dense_folded, folded)
+    peers = eager(torch_clip.dense, state, torch.contiguous_format)
+    compiled = eager(torch.compile(torch_clip.dense_folded), folded)
+    flops = counted_flops(
+        lambda params, x: nnx.merge(graphdef, params).dense_features(x), params, images
+    )
+    common = {
+        "count": batch,
+        "unit": "images of a batch",
+        "flops": flops,
+        "bytes": images.nbytes + sum(x.nbytes for x in jax.tree.leaves(nnx.state(model.visual))),
+        "tolerance": 2e-3 if half == torch.float32 else 5e-2,
+    }
+    return [
+        Case("trunk", ours, best, **common, note="channels last, norms folded, in place"),
+        Case("trunk, peers' form", ours, peers, **common, note="default layout, norms apart"),
+        Case("trunk, compiled", ours, compiled, **common, note="torch.compile of the first"),
+    ]

@@ -1,0 +1,131 @@
+"""A whole few-shot tuning, from a bank that is ready or from pictures, against the peers' way.
+
+The peers' way runs the trunk in every step and forms every key and value. A few of its steps are
+run, each on pictures of its own, and counted as often as there are steps; decoding is left out on
+both sides, though the peers decode in every epoch and we once.
+"""
+
+import tempfile
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import torch
+from flax import nnx
+
+from configs import default
+from safe_jax import batches, features, knobs, parallel, train
+from safe_jax.clip import weights
+from safe_jax.clip.model import CLIP, CLIPConfig
+from safe_jax.data import images
+from safe_jax.methods.safe import Safe
+from safe_jax.methods.zero_shot import unit
+from tests import torch_clip
+from tools.benchmarks.harness import Case
+
+CLASSES, SHOTS, EPOCHS = 37, 16, 20
+THEIR_STEPS = 2
+
+
+class Tuning:
+    """One and the same tuning, both ways; `shots` images of each of `classes` in random pixels."""
+
+    def __init__(self, preset: CLIPConfig, classes, shots, epochs, dtype, device):
+        config = default.get_config()
+        config.epochs = epochs
+        self.config = knobs.resolve(config)
+        self.mesh = parallel.make_mesh(jax.devices()[:1])
+        self.count, self.dtype, self.device = classes * shots, dtype, device
+        rng = np.random.default_rng(0)
+        state = torch_clip.random_state_dict(
+            layers=preset.vision_layers, width=preset.vision_width, embed_dim=preset.embed_dim,
+            image_size=preset.image_size, text_width=preset.text_width,
+            text_layers=preset.text_layers,
+        )  # fmt: skip
+        _, leaves, _ = weights.from_torch({name: x.numpy() for name, x in state.items()})
+        model = CLIP(preset, dtype=dtype, rngs=nnx.Rngs(0))
+        self.model = nnx.merge(nnx.graphdef(model), weights.unflatten(leaves))
+        self.state = {name: x.to(device) for name, x in state.items() if name.startswith("visual.")}
+        self.pixels = rng.integers(0, 256, (self.count, *[preset.image_size] * 2, 3), np.uint8)
+        self.label_n = np.arange(self.count) % classes
+        self.text_kd = np.array(
+            unit(rng.normal(size=(classes, preset.embed_dim)).astype(np.float32))
+        )
+        self.plan = batches.plan(self.count, 1, self.config.batch_size, epochs, 0)
+        self.table = None
+
+    def extract(self):
+        """The bank, held in memory: every picture through the trunk once."""
+        graphdef, params = nnx.split(self.model)
+        size, parts = self.config.trunk_batch_size, []
+        for pixels in np.split(self.pixels, range(size, self.count, size)):
+            padded = parallel.pad_to(pixels, size)
+            made = features.extract_step(graphdef, params, padded, jnp.dtype("float16"))
+            parts.append([np.asarray(x)[: len(pixels)] for x in made])
+        dense, pooled = (np.concatenate(part) for part in zip(*parts, strict=True))
+        self.table = features.Table({"dense_bhwc": dense, "original_bd": pooled}, views=1)
+
+    def tune(self) -> float:
+        """The loss of the first step, of a whole tuning."""
+        if self.table is None:
+            self.extract()
+        made = Safe.init(self.model, jnp.asarray(self.text_kd), self.config)
+        state, tuning = train.init(*made, self.config, self.plan, self.mesh)
+
+        def from_bank(first):
+            at = np.arange(self.count)
+            return batches.from_bank(self.table, at, self.label_n, self.plan, self.mesh, first)
+
+        with tempfile.TemporaryDirectory() as folder:
+            _, losses = train.fit(
+                state, tuning, self.plan.steps, from_bank, f"{folder}/steps", 10**9
+            )
+        return losses[0]
+
+    def extract_and_tune(self) -> float:
+        self.extract()
+        return self.tune()
+
+    def theirs(self) -> float:
+        """The loss of the first of a few steps, as PyTorch takes it."""
+        half = torch.bfloat16 if self.dtype == jnp.bfloat16 else torch.float32
+        trunk = {name: x.to(half) for name, x in self.state.items() if "attnpool" not in name}
+        pool = {
+            name: x.clone().requires_grad_() for name, x in self.state.items() if "attnpool" in name
+        }
+        optimizer = torch.optim.AdamW(pool.values(), lr=self.config.learning_rate)
+        text = torch.from_numpy(self.text_kd).to(self.device)
+        scale, losses = float(jnp.exp(self.model.logit_scale[...])), []
+        for step in range(THEIR_STEPS):
+            at_b = self.plan.image_sb[step]
+            pixels = torch.from_numpy(images.normalize(self.pixels[at_b])).permute(0, 3, 1, 2)
+            with torch.no_grad():
+                dense = torch_clip.dense(trunk, pixels.to(self.device, half).contiguous()).float()
+            feature = torch.nn.functional.normalize(torch_clip.pool(pool, dense), dim=-1)
+            label = torch.from_numpy(self.label_n[at_b]).to(self.device)
+            loss = torch.nn.functional.cross_entropy(scale * feature @ text.T, label)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            losses.append(loss.item())  # waits for the device
+        return losses[0]
+
+
+def cases(
+    preset: CLIPConfig, dtype, device, classes=CLASSES, shots=SHOTS, epochs=EPOCHS
+) -> list[Case]:
+    """Tuning with the bank ready, and with one view extracted first."""
+    tuning = Tuning(preset, classes, shots, epochs, dtype, device)
+    common = {
+        "theirs": tuning.theirs,
+        "count": epochs * tuning.count,
+        "unit": "images seen in tuning",
+        "theirs_times": tuning.plan.steps / THEIR_STEPS,
+        "tolerance": 2e-2,  # the maps of a bank are rounded to 16 bits
+        "rounds": 1,
+        "note": f"{THEIR_STEPS} of PyTorch's {tuning.plan.steps} steps are run",
+    }
+    return [
+        Case("tuning", tuning.tune, **common),
+        Case("extraction_and_tuning", tuning.extract_and_tune, **common),
+    ]
