@@ -118,7 +118,7 @@ def bank_spec(config, weights_digest: str, root, names: list[str], views: int) -
 @partial(jax.jit, static_argnames=("graphdef", "dtype"))
 def extract_step(graphdef, params, pixels_bhwc, dtype):
     """8-bit pixels to dense maps of `dtype` and to the original pool's features of those."""
-    model = nnx.merge(graphdef, params)
+    model = nnx.merge(graphdef, params).folded()
     dense_bhwc = model.dense_features(images.normalize(pixels_bhwc)).astype(dtype)
     return dense_bhwc, model.attnpool(dense_bhwc)
 

@@ -10,7 +10,7 @@ import torch
 from flax import nnx, traverse_util
 
 from safe_jax import clip
-from safe_jax.clip import checkpoints, weights
+from safe_jax.clip import checkpoints, weights, winograd
 from safe_jax.clip.attention_pool import AttentionPool
 from safe_jax.clip.model import PRESETS
 from tests import torch_clip
@@ -62,6 +62,34 @@ def test_trunk_is_torchs(small, images_bhwc):
     assert (
         relative(call(model, "dense_features", images_bhwc), dense_bchw.permute(0, 2, 3, 1)) < 1e-5
     )
+
+
+def test_folded_trunk_is_the_trunk(small, images_bhwc):
+    state, model = small
+    before = weights.flatten(model)
+    folded = model.folded()
+    leaves = weights.flatten(folded)
+    assert not any("/bn" in path or path.endswith("/var") for path in leaves)
+    # The model itself is left as the checkpoint has it.
+    for path, x in weights.flatten(model).items():
+        np.testing.assert_array_equal(x, before[path])
+    dense_bchw = torch_clip.dense(state, torch.from_numpy(images_bhwc).permute(0, 3, 1, 2))
+    wanted = dense_bchw.permute(0, 2, 3, 1)
+    assert relative(call(folded, "dense_features", images_bhwc), wanted) < 1e-5
+
+
+@pytest.mark.parametrize("size", [(7, 7), (8, 6), (1, 2)])
+def test_winograds_form_is_the_convolution(size):
+    rng = np.random.default_rng(0)
+    x_bhwc = rng.normal(size=(2, *size, 5)).astype(np.float32)
+    kernel_hwcd = rng.normal(size=(3, 3, 5, 4)).astype(np.float32)
+    wanted_bdhw = torch.nn.functional.conv2d(
+        torch.from_numpy(x_bhwc).permute(0, 3, 1, 2),
+        torch.from_numpy(kernel_hwcd).permute(3, 2, 0, 1),
+        padding=1,
+    )
+    found_bhwd = winograd.convolve(x_bhwc, winograd.transform(kernel_hwcd))
+    assert relative(found_bhwd, wanted_bdhw.permute(0, 2, 3, 1)) < 1e-6
 
 
 def test_folded_pool_is_the_textbooks(small):
@@ -170,6 +198,7 @@ def test_rn50_whole(tmp_path):
         relative(call(model, "dense_features", images_bhwc), dense_bchw.permute(0, 2, 3, 1)) < 1e-4
     )
     assert relative(call(model, "encode_image", images_bhwc), image_bd) < 1e-4
+    assert relative(call(model.folded(), "encode_image", images_bhwc), image_bd) < 1e-4
     assert relative(call(model, "encode_text", tokens), text_bd) < 1e-4
 
 
@@ -182,6 +211,9 @@ def test_trunk_in_bfloat16_keeps_float32_masters(small, images_bhwc):
     assert {x.dtype for x in jax.tree.leaves(nnx.state(cast))} == {jnp.dtype("float32")}
     assert relative(dense.astype(jnp.float32), call(model, "dense_features", images_bhwc)) < 0.05
     assert call(cast, "encode_image", images_bhwc).dtype == jnp.float32
+    folded = cast.folded()
+    assert {x.dtype for x in jax.tree.leaves(nnx.state(folded.visual))} == {dense.dtype}
+    assert relative(call(folded, "dense_features", images_bhwc).astype(jnp.float32), dense) < 0.05
 
 
 def test_tokenizer_matches_published_tokens():

@@ -14,6 +14,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from safe_jax.clip import winograd
+
 
 def _conv(in_features, out_features, size, *, stride=1, dtype, rngs):
     return nnx.Conv(
@@ -32,7 +34,52 @@ _batch_norm = partial(nnx.BatchNorm, use_running_average=True, momentum=0.9, eps
 
 
 def _halve(x_bhwc):
-    return nnx.avg_pool(x_bhwc, (2, 2), strides=(2, 2))
+    """Means of 2 x 2 cells; XLA makes a sum of slices one loop with what comes before it."""
+    return sum(x_bhwc[:, i::2, j::2] for i in (0, 1) for j in (0, 1)) / 4
+
+
+class FoldedConv(nnx.Module):
+    """A convolution and the batch norm behind it in one, in the form that is the least work."""
+
+    def __init__(self, conv, norm):
+        scale_c = norm.scale[...] / jnp.sqrt(norm.var[...] + norm.epsilon)
+        kernel_hwcd = (conv.kernel[...] * scale_c).astype(conv.dtype)
+        self.strides, self.padding = conv.strides, conv.padding
+        self.is_product = conv.kernel_size == (1, 1)
+        self.is_winograd = not self.is_product and conv.strides == 1 and conv.dtype == jnp.float32
+        if self.is_product:
+            kernel_hwcd = kernel_hwcd[0, 0]
+        elif self.is_winograd:
+            kernel_hwcd = winograd.transform(kernel_hwcd)
+        self.kernel = nnx.Param(kernel_hwcd)
+        self.bias = nnx.Param((norm.bias[...] - norm.mean[...] * scale_c).astype(conv.dtype))
+
+    def __call__(self, x_bhwc):
+        kernel, bias_d = self.kernel.get_value(), self.bias[...]
+        x_bhwc = x_bhwc.astype(bias_d.dtype)
+        if self.is_product:
+            return x_bhwc @ kernel + bias_d
+        if self.is_winograd:
+            return winograd.convolve(x_bhwc, kernel) + bias_d
+        return bias_d + jax.lax.conv_general_dilated(
+            x_bhwc,
+            kernel,
+            (self.strides, self.strides),
+            [(self.padding, self.padding)] * 2,
+            dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        )
+
+
+def _fold(module, *names):
+    """Puts convolution and norm, which are attributes of the module, into the convolution."""
+    for conv, norm in names:
+        setattr(module, conv, FoldedConv(getattr(module, conv), getattr(module, norm)))
+        setattr(module, norm, _Identity())
+
+
+class _Identity(nnx.Module):
+    def __call__(self, x_bhwc):
+        return x_bhwc
 
 
 class Bottleneck(nnx.Module):
@@ -88,6 +135,18 @@ class ResNet(nnx.Module):
         self.layer2 = stage(layers[1], 4 * width, 2 * width, halves=True)
         self.layer3 = stage(layers[2], 8 * width, 4 * width, halves=True)
         self.layer4 = stage(layers[3], 16 * width, 8 * width, halves=True)
+
+    def folded(self) -> "ResNet":
+        """The same function for inference alone: batch norms are folded into the convolutions."""
+        trunk = nnx.clone(self)
+        stem = ("conv1", "bn1"), ("conv2", "bn2"), ("conv3", "bn3")
+        _fold(trunk, *stem)
+        for stage in (trunk.layer1, trunk.layer2, trunk.layer3, trunk.layer4):
+            for block in stage:
+                _fold(block, *stem)
+                if block.has_downsample:
+                    _fold(block, ("downsample_conv", "downsample_bn"))
+        return trunk
 
     def __call__(self, images_bhwc):
         x_bhwc = jax.nn.relu(self.bn1(self.conv1(images_bhwc)))
