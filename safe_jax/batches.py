@@ -12,7 +12,6 @@ from collections.abc import Iterator
 
 import jax.numpy as jnp
 import numpy as np
-from flax import nnx
 
 from safe_jax import features, parallel
 from safe_jax.data import images
@@ -104,8 +103,7 @@ def online(model, image_dir, records, plan, seed, config, mesh, first_step=0) ->
     The dense maps are rounded as a bank's are, so the two ways differ in the crops alone.
     """
     label_n = np.array([record.label for record in records])
-    graphdef, params = nnx.split(model)
-    params = parallel.replicate(mesh, params)
+    graphdef, params = features.fold(model, mesh)
     batch_size = plan.image_sb.shape[1]
     crops = (
         [

@@ -102,7 +102,7 @@ def bank_spec(config, weights_digest: str, root, names: list[str], views: int) -
         [str(paths.absolute(root)), hosts.is_first() and paths.stamps(files)]
     )
     contents = {
-        "format": 1,
+        "format": 2,
         "root": root,
         "weights": weights_digest,
         "dtype": config.bank_dtype,
@@ -115,10 +115,26 @@ def bank_spec(config, weights_digest: str, root, names: list[str], views: int) -
     return BankSpec(paths.cache(config.cache_dir) / "banks" / key, crops, views, contents)
 
 
+def fold(model: CLIP, mesh):
+    """`graphdef` and `params` for `extract_step`."""
+    graphdef, params = nnx.split(model)
+    params = parallel.replicate(mesh, params)
+    folded = nnx.eval_shape(lambda params: nnx.merge(graphdef, params).folded(), params)
+    return nnx.graphdef(folded), _fold(graphdef, params)
+
+
+@partial(jax.jit, static_argnames="graphdef")
+def _fold(graphdef, params):  # in one program: by itself each product would be compiled
+    return nnx.state(nnx.merge(graphdef, params).folded())
+
+
 @partial(jax.jit, static_argnames=("graphdef", "dtype"))
 def extract_step(graphdef, params, pixels_bhwc, dtype):
-    """8-bit pixels to dense maps of `dtype` and to the original pool's features of those."""
-    model = nnx.merge(graphdef, params).folded()
+    """8-bit pixels to dense maps of `dtype` and to the original pool's features of those.
+
+    `graphdef` and `params` are those of `CLIP.folded`, on every device.
+    """
+    model = nnx.merge(graphdef, params)
     dense_bhwc = model.dense_features(images.normalize(pixels_bhwc)).astype(dtype)
     return dense_bhwc, model.attnpool(dense_bhwc)
 
@@ -213,8 +229,7 @@ def _extract(spec, model, mesh, config, writes):
             store.write(start, stop, dense_bhwc, pooled_bd)
         bar.update(stop - start)
 
-    graphdef, params = nnx.split(model)
-    params = parallel.replicate(mesh, params)
+    graphdef, params = fold(model, mesh)
     # A device always sees the same images together, whatever their number and wherever an earlier
     # try ended: the same bits come out.
     batch_size = config.trunk_batch_size * mesh.size

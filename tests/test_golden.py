@@ -66,6 +66,9 @@ def test_image_features_are_openais(golden, model):
     pixels = images.normalize(golden["pixels"])
     assert distance(call(model, "dense_features", pixels), golden["dense_bhwc"]) < 1e-4
     assert distance(call(model, "encode_image", pixels), golden["image_bd"]) < 1e-4
+    folded = model.folded()  # as banks are made
+    assert distance(call(folded, "dense_features", pixels), golden["dense_bhwc"]) < 1e-5
+    assert distance(call(folded, "encode_image", pixels), golden["image_bd"]) < 1e-5
 
 
 def test_text_features_are_openais(golden, model):
@@ -97,13 +100,17 @@ def test_torchscript_archive_gives_both_towers(shared, tmp_path):
         ("collage_16shot_seed1.json", COLLAGE, 16, 20, 0.1, 2.0),
     ],
 )
-def test_recipe_is_traced(shared, weights_dir, tmp_path, file, knobs, shots, traced, later, points):
+def test_recipe_is_traced(
+    shared, weights_dir, tmp_path, monkeypatch, file, knobs, shots, traced, later, points
+):
     """Losses within 1e-3 for `traced` steps and `later` after them, accuracies within `points`.
 
     The bounds widen because the recipe is chaotic: Adam scales what is rounding noise in the
     gradient of a saturated head up to whole steps. Two runs of one formula in torch, in float32
     and in float64, part in the same way: by 4e-3 on Caltech-101 and by 5e-2 on the collage set.
+    For the same reason the trunk is the plain one here: the folded one's last bits are others.
     """
+    monkeypatch.setattr(clip.CLIP, "folded", lambda model: model)
     want = json.loads((shared / "golden" / file).read_text())
     config = default.get_config()
     config.update(
