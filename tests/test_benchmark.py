@@ -1,35 +1,80 @@
-"""The benchmark compares the same work; what it measures is for a quiet machine."""
+"""The benchmarks compare the same work; what they measure is for a quiet machine."""
 
-import numpy as np
+import re
 
-from configs import default
-from safe_jax import knobs
+import jax.numpy as jnp
+import pytest
+import torch
+
 from tests import tiny
-from tools import benchmark, benchmark_bank
+from tools import scaling
+from tools.benchmarks import bank, grid, harness, pool, trunk, tuning
+
+CPU = torch.device("cpu")
+PEAK = harness.Peak(flops=1e9, bytes=1e9)
+GRID = {"a_steps": 3, "b_steps": 4, "a_max": 3.0, "b_max": 7.0}
 
 
-def test_both_sides_of_the_pool_step_do_the_same_work():
-    ours, theirs = benchmark.pool_step(tiny.CONFIG, batch=4)
-    (our_loss, our_grads), (their_loss, state) = ours(), theirs()
-    np.testing.assert_allclose(our_loss, their_loss, rtol=1e-5)
-    found, wanted = our_grads["v_proj"]["kernel"], state["visual.attnpool.v_proj.weight"].grad
-    difference = np.asarray(found[...]).reshape(wanted.shape) - wanted.numpy()
-    assert np.abs(difference).max() < 1e-4 * wanted.abs().max()
-    assert all(seconds > 0 for seconds in benchmark.compare(ours, theirs, rounds=1))
+@pytest.mark.parametrize(
+    ("cases", "names"),
+    [
+        (
+            lambda: trunk.cases(tiny.CONFIG, 2, jnp.float32, CPU)[:2],
+            ["trunk", "trunk, peers' form"],
+        ),
+        (lambda: pool.cases(tiny.CONFIG, 4, CPU), ["pool_step"]),
+        (
+            lambda: tuning.cases(tiny.CONFIG, jnp.float32, CPU, classes=4, shots=2, epochs=3),
+            ["tuning", "extraction_and_tuning"],
+        ),
+        (
+            lambda: grid.cases(CPU, images=20, classes=3, shots=2, width=8, changed=GRID),
+            ["cache_grid"],
+        ),
+    ],
+)
+def test_both_sides_do_the_same_work(cases, names):
+    rows = [harness.run(case, 1, PEAK) for case in cases()]  # raises where they do not
+    assert [row["what"] for row in rows] == names
+    for row in rows:
+        assert row["ratio"] > 0
+        assert row["count"] > 0
+    lines = harness.table(rows).splitlines()
+    assert [re.split("  +", line)[0] for line in lines[1:]] == names
 
 
-def test_the_grid_search_has_every_point():
-    config = knobs.of(knobs.resolve(default.get_config()), "tip_adapter")
-    config = tiny.freeze(config, a_steps=3, b_steps=4)
-    search = benchmark.cache_grid(images=20, classes=3, shots=2, width=8, config=config)
-    assert search().shape == (4, 3)
+def test_other_work_is_refused():
+    case = harness.Case("x", lambda: 1.0, lambda: 2.0, 1, "pieces")
+    with pytest.raises(AssertionError, match="x is not the same work"):
+        harness.run(case, 1, PEAK)
 
 
-def test_the_bank_s_benchmark_measures_time_and_memory(tmp_path):
-    tuning, pause, memory, *reads = benchmark_bank.measure(
+def test_floors_ratios_and_parts_are_reckoned(monkeypatch):
+    clock = iter(range(100))
+    monkeypatch.setattr(harness.time, "perf_counter", lambda: next(clock))
+    case = harness.Case(
+        "x", lambda: 1.0, lambda: 1.0, 8, "pieces", flops=5e8, bytes=2e8, theirs_times=20
+    )
+    row = harness.run(case, 3, PEAK)
+    assert (row["ours_s"], row["theirs_s"], row["ratio"]) == (1, 20, 20)
+    assert (row["floor_s"], row["share"]) == (0.5, 0.5)
+
+
+def test_the_banks_benchmark_measures_time_and_memory(tmp_path):
+    taken, pause, memory, *reads = bank.measure(
         tmp_path, maps=256, steps=1, rounds=1, clip_config=tiny.CONFIG
     )
-    assert tuning["ms_a_step_read_ahead"] > 0
+    assert taken["ms_a_step_read_ahead"] > 0
     assert pause["ms_a_step_read_between"] >= 5
     assert memory["peak_mb"] >= memory["before_mb"] > 0
     assert [row["what"] for row in reads] == ["positional reads", "memory map"] * 2
+
+
+def test_the_plot_of_time_and_memory_is_drawn(tmp_path):
+    rows = [
+        {"series": series, "work": work, "seconds": 1.0, "megabytes": 500}
+        for series, values in scaling.SERIES.items()
+        for work in values
+    ]
+    scaling.draw(rows, tmp_path / "plot.svg")
+    assert "<svg" in (tmp_path / "plot.svg").read_text()

@@ -5,7 +5,7 @@ import PIL.Image
 import pytest
 
 from safe_jax.data import images
-from tools import benchmark_input
+from tools.benchmarks import input as benchmark_input
 
 
 @pytest.fixture

@@ -58,7 +58,7 @@ def tune(classes: int, folder: pathlib.Path) -> float:
     import numpy as np
 
     from configs import default
-    from safe_jax import batches, clip, features, knobs, parallel, train
+    from safe_jax import batches, clip, features, knobs, loop, parallel, train
     from safe_jax.methods import zero_shot
     from safe_jax.methods.safe import Safe
 
@@ -83,7 +83,7 @@ def tune(classes: int, folder: pathlib.Path) -> float:
             return batches.from_bank(bank, np.arange(count), label_n, plan, mesh, first)
 
         began = time.perf_counter()
-        train.fit(state, tuning, plan.steps, from_bank, folder / name, config.checkpoint_every)
+        loop.fit(state, tuning, plan.steps, from_bank, folder / name, config.checkpoint_every)
         return time.perf_counter() - began
 
     run("warm")  # compiles

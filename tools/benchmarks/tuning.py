@@ -14,7 +14,7 @@ import torch
 from flax import nnx
 
 from configs import default
-from safe_jax import batches, features, knobs, parallel, train
+from safe_jax import batches, features, knobs, loop, parallel, train
 from safe_jax.clip import weights
 from safe_jax.clip.model import CLIP, CLIPConfig
 from safe_jax.data import images
@@ -56,7 +56,7 @@ class Tuning:
 
     def extract(self):
         """The bank, held in memory: every picture through the trunk once."""
-        graphdef, params = nnx.split(self.model)
+        graphdef, params = features.fold(self.model, self.mesh)
         size, parts = self.config.trunk_batch_size, []
         for pixels in np.split(self.pixels, range(size, self.count, size)):
             padded = parallel.pad_to(pixels, size)
@@ -77,7 +77,7 @@ class Tuning:
             return batches.from_bank(self.table, at, self.label_n, self.plan, self.mesh, first)
 
         with tempfile.TemporaryDirectory() as folder:
-            _, losses = train.fit(
+            _, losses = loop.fit(
                 state, tuning, self.plan.steps, from_bank, f"{folder}/steps", 10**9
             )
         return losses[0]
