@@ -22,7 +22,7 @@ GRID = {"a_steps": 3, "b_steps": 4, "a_max": 3.0, "b_max": 7.0}
             lambda: trunk.cases(tiny.CONFIG, 2, jnp.float32, CPU)[:2],
             ["trunk", "trunk, peers' form"],
         ),
-        (lambda: pool.cases(tiny.CONFIG, 4, CPU), ["pool_step"]),
+        (lambda: pool.cases(tiny.CONFIG, 4, CPU), ["pool", "pool_step"]),
         (
             lambda: tuning.cases(tiny.CONFIG, jnp.float32, CPU, classes=4, shots=2, epochs=3),
             ["tuning", "extraction_and_tuning"],

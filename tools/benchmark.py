@@ -1,6 +1,6 @@
 """Measures us against PyTorch in one run, as ratios: JSON lines, then a table.
 
-    python -m tools.benchmark [--device gpu] [--only trunk pool_step ...] [--rounds 9]
+    python -m tools.benchmark [--device gpu] [--only trunk pool ...] [--rounds 9]
 
 Sides take turns, so that a drift of the machine hits both; a ratio above 1 says that ours is
 faster. Floors and shares are of this machine's own peaks, measured first. What PyTorch does in each
@@ -20,7 +20,7 @@ import torch
 from safe_jax.clip.model import PRESETS
 from tools.benchmarks import grid, harness, input, pool, trunk, tuning
 
-CASES = ("trunk", "pool_step", "tuning", "cache_grid", "input_pipeline")
+CASES = ("trunk", "pool", "tuning", "cache_grid", "input_pipeline")
 
 
 def cases(name: str, args, dtype, device, folder: pathlib.Path) -> list[harness.Case]:
@@ -28,7 +28,7 @@ def cases(name: str, args, dtype, device, folder: pathlib.Path) -> list[harness.
     preset = PRESETS[args.preset]
     if name == "trunk":
         return trunk.cases(preset, args.trunk_batch, dtype, device)
-    if name == "pool_step":
+    if name == "pool":
         return pool.cases(preset, args.batch, device)
     if name == "tuning":
         return tuning.cases(preset, dtype, device)

@@ -56,15 +56,15 @@ class AttentionPool(nnx.Module):
 
     def unprojected(self, dense_bhwc):
         """What `c_proj` is applied to: `(b, c)`."""
-        score_bma, cells_bnc = self._scores(dense_bhwc)
+        asked_bac, cells_bnc, position_nc, apart_c = self._asked(dense_bhwc)
+        score_bma = self._scores(asked_bac, cells_bnc, position_nc, apart_c)
         weight_bma = jax.nn.softmax(score_bma, axis=1)
-        b, m, a = weight_bma.shape
-        n, c = cells_bnc.shape[1:]
         # The mean token is a mean of cells, so its share goes back to them evenly.
-        on_cells_bna = weight_bma[:, 1:] + weight_bma[:, :1] / n
-        mixed_bac = _mix(on_cells_bna, cells_bnc) + jnp.einsum(
-            "km,mc->kc", weight_bma.swapaxes(1, 2).reshape(b * a, m), self.positional_embedding[...]
-        ).reshape(b, a, c)
+        on_mean_b1a = weight_bma[:, :1]
+        on_cells_bna = weight_bma[:, 1:] + on_mean_b1a / len(position_nc)
+        mixed_bac = _mix(on_cells_bna, cells_bnc, position_nc)
+        mixed_bac += on_mean_b1a.swapaxes(1, 2) * apart_c
+        b, _, c = mixed_bac.shape
         out_abd = jnp.einsum("abc,adc->abd", mixed_bac.swapaxes(0, 1), self.v_proj.kernel[...])
         return out_abd.swapaxes(0, 1).reshape(b, c) + self.v_proj.bias[...]
 
@@ -73,11 +73,16 @@ class AttentionPool(nnx.Module):
 
         The mean token's own share is left out, which may be all that a head has.
         """
-        score_bma, _ = self._scores(dense_bhwc)
+        score_bma = self._scores(*self._asked(dense_bhwc))
         on_cells_bna = jax.nn.softmax(score_bma[:, 1:], axis=1)
         return on_cells_bna.reshape(*dense_bhwc.shape[:3], -1)
 
-    def _scores(self, dense_bhwc):
+    def _asked(self, dense_bhwc):
+        """What each head asks of a token; cells, their positions, and what parts the mean token.
+
+        The mean token is the mean of the other tokens but for its position: `apart_c` is that
+        position less the mean of theirs.
+        """
         b, rows, columns, c = dense_bhwc.shape
         position_mc = self.positional_embedding[...]
         if rows * columns + 1 != len(position_mc):
@@ -87,36 +92,63 @@ class AttentionPool(nnx.Module):
                 f"give images of {32 * side} x {32 * side} pixels"
             )
         cells_bnc = dense_bhwc.reshape(b, -1, c).astype(position_mc.dtype)
-        query_bc = self.q_proj(cells_bnc.mean(1) + position_mc[0]) * HEAD_WIDTH**-0.5
+        mean_bc = _mean(cells_bnc, position_mc[1:]) + position_mc[0]
+        query_bc = self.q_proj(mean_bc) * HEAD_WIDTH**-0.5
         query_abd = query_bc.reshape(b, -1, HEAD_WIDTH).swapaxes(0, 1)
         asked_bac = jnp.einsum("abd,adc->abc", query_abd, self.k_proj.kernel[...]).swapaxes(0, 1)
-        # Cells and positions are asked separately: the tokens, their sum, are never formed.
-        score_bna = jnp.einsum("bnc,bac->bna", cells_bnc, asked_bac)
-        score_bma = jnp.concatenate([score_bna.mean(1, keepdims=True), score_bna], 1)
-        score_bma += (
-            jnp.einsum("kc,mc->km", asked_bac.reshape(-1, c), position_mc)
-            .reshape(b, -1, len(position_mc))
-            .swapaxes(1, 2)
-        )
-        return score_bma, cells_bnc
+        return asked_bac, cells_bnc, position_mc[1:], position_mc[0] - position_mc[1:].mean(0)
+
+    @staticmethod
+    def _scores(asked_bac, cells_bnc, position_nc, apart_c):
+        score_bna = _ask(asked_bac, cells_bnc, position_nc)
+        on_mean_b1a = score_bna.mean(1, keepdims=True) + (asked_bac @ apart_c)[:, None]
+        return jnp.concatenate([on_mean_b1a, score_bna], 1)
+
+
+# What is done with the tokens, `cells + positions`: formed once for all. Autodiff would form a
+# gradient for every token of every image, to sum it over images for the positions; here that sum
+# is a product.
 
 
 @jax.custom_vjp
-def _mix(weight_bna, cells_bnc):
-    return jnp.einsum("bna,bnc->bac", weight_bna, cells_bnc)
+def _mean(cells_bnc, position_nc):
+    """The mean cell."""
+    return (cells_bnc + position_nc).mean(1) - position_nc.mean(0)
 
 
-def _mix_forward(weight_bna, cells_bnc):
-    return _mix(weight_bna, cells_bnc), (weight_bna, cells_bnc)
+def _mean_backward(saved, grad_bc):
+    cells_bnc, position_nc = saved
+    every_bnc = jnp.broadcast_to(grad_bc[:, None] / len(position_nc), cells_bnc.shape)
+    return every_bnc, jnp.zeros_like(position_nc)
+
+
+@jax.custom_vjp
+def _ask(asked_bac, cells_bnc, position_nc):
+    return jnp.einsum("bnc,bac->bna", cells_bnc + position_nc, asked_bac)
+
+
+def _ask_backward(saved, grad_bna):
+    asked_bac, cells_bnc, position_nc = saved
+    grad_asked_bac = jnp.einsum("bna,bnc->bac", grad_bna, cells_bnc + position_nc)
+    return grad_asked_bac, *_of_tokens(grad_bna, asked_bac)
+
+
+@jax.custom_vjp
+def _mix(weight_bna, cells_bnc, position_nc):
+    return jnp.einsum("bna,bnc->bac", weight_bna, cells_bnc + position_nc)
 
 
 def _mix_backward(saved, grad_bac):
-    # What autodiff would write, but with the cells on the left: that order is faster on a CPU.
-    weight_bna, cells_bnc = saved
-    return (
-        jnp.einsum("bnc,bac->bna", cells_bnc, grad_bac),
-        jnp.einsum("bna,bac->bnc", weight_bna, grad_bac),
-    )
+    weight_bna, cells_bnc, position_nc = saved
+    grad_weight_bna = jnp.einsum("bnc,bac->bna", cells_bnc + position_nc, grad_bac)
+    return grad_weight_bna, *_of_tokens(weight_bna, grad_bac)
 
 
-_mix.defvjp(_mix_forward, _mix_backward)
+def _of_tokens(x_bna, y_bac):
+    """The gradients of cells and of positions; what is not asked for is not computed."""
+    return jnp.einsum("bna,bac->bnc", x_bna, y_bac), jnp.einsum("bna,bac->nc", x_bna, y_bac)
+
+
+_mean.defvjp(lambda *args: (_mean(*args), args), _mean_backward)
+_ask.defvjp(lambda *args: (_ask(*args), args), _ask_backward)
+_mix.defvjp(lambda *args: (_mix(*args), args), _mix_backward)

@@ -1,4 +1,7 @@
-"""A step of tuning: the attention pool forward and backward, and AdamW on its parameters."""
+"""The attention pool forward and backward, and a step of tuning: that, and AdamW on what trains.
+
+PyTorch's side is its own attention, eager, in float32.
+"""
 
 import types
 
@@ -54,21 +57,19 @@ class Pool:
         self.text, self.label = (
             torch.from_numpy(x).to(device) for x in (self.text_kd, self.label_b.astype(np.int64))
         )
-        self.bytes = self._bytes()
 
-    def _bytes(self):
-        """What one step cannot but move: maps in, parameters and both moments in and out."""
-        params = sum(x.size * 4 for x in weights.flatten(self.pool).values())
-        return 6 * params + self.dense_bhwc.nbytes
-
-    def ours(self):
-        """A function that takes the next step, and returns its loss; compiled already."""
-        model = types.SimpleNamespace(
-            attnpool=self.pool, logit_scale=nnx.Param(jnp.log(jnp.float32(SCALE)))
+    def our_gradients(self):
+        """A function that returns the loss, having found its gradients."""
+        method, params, context = self._safe()
+        graph = jax.jit(
+            jax.value_and_grad(lambda params, batch: method.loss(params, context, batch).mean())
         )
-        made = Safe.init(model, jnp.asarray(self.text_kd), self.config)
+        return lambda: jax.block_until_ready(graph(params, self.batch))[0]
+
+    def our_step(self):
+        """A function that takes the next step, and returns its loss."""
         plan = batches.plan(len(self.label_b), 1, len(self.label_b), 10_000, 0)
-        state, tuning = train.init(*made, self.config, plan, self.mesh)
+        state, tuning = train.init(*self._safe(), self.config, plan, self.mesh)
         held = [state]
 
         def step():
@@ -77,8 +78,13 @@ class Pool:
 
         return step
 
-    def theirs(self):
-        """The same of PyTorch, eager."""
+    def _safe(self):
+        logit_scale = nnx.Param(jnp.log(jnp.float32(SCALE)))
+        model = types.SimpleNamespace(attnpool=self.pool, logit_scale=logit_scale)
+        return Safe.init(model, jnp.asarray(self.text_kd), self.config)
+
+    def theirs(self, tunes: bool):
+        """What PyTorch does for the same, with or without its optimizer's step."""
         optimizer = torch.optim.AdamW(self.params.values(), lr=1e-6)
 
         def step():
@@ -87,7 +93,8 @@ class Pool:
             loss = torch.nn.functional.cross_entropy(logits, self.label)
             optimizer.zero_grad()
             loss.backward()
-            optimizer.step()
+            if tunes:
+                optimizer.step()
             return loss.item()
 
         return step
@@ -95,10 +102,12 @@ class Pool:
 
 def cases(preset: CLIPConfig, batch: int, device) -> list[Case]:
     pool = Pool(preset, batch, device)
-    forward = counted_flops(lambda pool, x: pool(x), pool.pool, pool.batch["dense_bhwc"])
+    flops = 3 * counted_flops(lambda pool, x: pool(x), pool.pool, pool.batch["dense_bhwc"])
+    common = {"count": batch, "unit": "images of a batch", "flops": flops}
+    params = sum(4 * x.size for x in weights.flatten(pool.pool).values())
+    maps = pool.dense_bhwc.nbytes
     return [
-        Case(
-            "pool_step", pool.ours(), pool.theirs(), batch, "images of a batch",
-            flops=3 * forward, bytes=pool.bytes,
-        )
-    ]  # fmt: skip
+        # Parameters in, gradients out; for AdamW both moments as well, in and out.
+        Case("pool", pool.our_gradients(), pool.theirs(False), **common, bytes=2 * params + maps),
+        Case("pool_step", pool.our_step(), pool.theirs(True), **common, bytes=6 * params + maps),
+    ]
