@@ -48,7 +48,9 @@ def prefix() -> str:
 
 
 @contextlib.contextmanager
-def joined(distributed: bool, coordinator, processes, process_id, timeout: int):
+def joined(
+    distributed: bool, coordinator, processes, process_id, timeout: int, patience: int = 300
+):
     """A run with all its hosts, found at its start and waited for at its end.
 
     Args:
@@ -56,6 +58,7 @@ def joined(distributed: bool, coordinator, processes, process_id, timeout: int):
         coordinator: address and port of the first host, where the cluster tells nothing.
         processes: how many hosts there are, and `process_id` which of them this is, from 0 on.
         timeout: the seconds after which a host that is silent is given up.
+        patience: the seconds in which all are to have started.
 
     When a host dies, the others say `GONE` and exit with a code that is not 0. Raises `InputError`
     for flags that do not go together, and where hosts do not find each other.
@@ -71,18 +74,25 @@ def joined(distributed: bool, coordinator, processes, process_id, timeout: int):
     # JAX would keep SIGTERM for those who ask for it at every step; `loop.fit` has a way of its
     # own, and before and after tuning SIGTERM is to end a process as ever.
     jax.config.update("jax_enable_preemption_service", False)
+    apart = "the hosts do not find each other"
+    dismiss = _watch(f"{apart} in {patience} seconds: start the same command on all of them")
     try:
         jax.distributed.initialize(
-            *given, heartbeat_timeout_seconds=timeout, shutdown_timeout_seconds=timeout
+            *given,
+            initialization_timeout=patience,
+            heartbeat_timeout_seconds=timeout,
+            shutdown_timeout_seconds=timeout,
         )
     except (RuntimeError, ValueError) as error:
-        raise InputError(f"the hosts do not find each other: {_line(error)}") from error
-    dismiss = _watch()
+        raise InputError(f"{apart}: {_line(error)}") from error
+    finally:
+        dismiss()
+    dismiss = _watch(f"{prefix()}{GONE}")
     try:
         yield
         wait("all is done")
     except Exception as error:
-        if not _LOST.match(str(error)):
+        if not _is_lost(error):
             raise
         dismiss()
         print(f"error: {prefix()}{GONE} ({_line(error)})", file=sys.stderr, flush=True)
@@ -91,12 +101,12 @@ def joined(distributed: bool, coordinator, processes, process_id, timeout: int):
         dismiss()
 
 
-def _watch():
-    """Has a process speak where this one dies without a word; returns what is to be called else.
+def _watch(last_words):
+    """Has a process say `last_words` when this one dies; returns what is to be called else.
 
     JAX aborts a process whose fellows are gone, which no Python code can see coming.
     """
-    command = ["sh", "-c", 'read -r word || echo "$0" >&2', f"error: {prefix()}{GONE}"]
+    command = ["sh", "-c", 'read -r word || echo "$0" >&2', f"error: {last_words}"]
     watcher = subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)
 
     def dismiss():
@@ -104,6 +114,13 @@ def _watch():
             watcher.communicate(b"done\n")
 
     return dismiss
+
+
+def _is_lost(error):
+    """Whether an error, or what led to it, is that of a host that is gone."""
+    while error and not _LOST.match(str(error)):
+        error = error.__cause__ or error.__context__
+    return error is not None
 
 
 def _line(error):

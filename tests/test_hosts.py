@@ -4,6 +4,7 @@ import os
 import signal
 import socket
 import subprocess
+import sys
 import time
 
 import pytest
@@ -26,7 +27,7 @@ def start(count, devices, root, workdir, cache, **knobs):
     flags = [f"--coordinator=127.0.0.1:{port}", f"--processes={count}", f"--host_timeout={TIMEOUT}"]
     environment = os.environ | {
         "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
-        "TF_CPP_MIN_LOG_LEVEL": "2",  # without the pairs that Gloo connects
+        "TF_CPP_MIN_LOG_LEVEL": "2",  # without what XLA tells of its own
     }
     return [
         subprocess.Popen(
@@ -153,6 +154,18 @@ def test_all_hosts_stop_at_the_same_step_when_one_is_told_to(done, tiny_root, tm
 def test_flags_that_do_not_fit_are_told(given, said):
     with pytest.raises(hosts.InputError, match=said), hosts.joined(*given, TIMEOUT):
         pytest.fail("joined")
+
+
+def test_hosts_that_do_not_find_each_other_say_so():
+    script = (
+        "from safe_jax import hosts\n"
+        "with hosts.joined(False, '127.0.0.1:9', 2, 1, 8, patience=1): print('joined')"
+    )
+    command = [sys.executable, "-c", script]
+    process = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert process.returncode != 0
+    assert "error: the hosts do not find each other in 1 seconds: start the" in process.stderr
+    assert process.stdout == ""
 
 
 def test_one_host_needs_no_other():
