@@ -56,32 +56,31 @@ class AttentionPool(nnx.Module):
 
     def unprojected(self, dense_bhwc):
         """What `c_proj` is applied to: `(b, c)`."""
-        asked_bac, cells_bnc, position_nc, apart_c = self._asked(dense_bhwc)
-        score_bma = self._scores(asked_bac, cells_bnc, position_nc, apart_c)
-        weight_bma = jax.nn.softmax(score_bma, axis=1)
-        # The mean token is a mean of cells, so its share goes back to them evenly.
-        on_mean_b1a = weight_bma[:, :1]
-        on_cells_bna = weight_bma[:, 1:] + on_mean_b1a / len(position_nc)
+        cells_bnc, position_nc, apart_c = self._tokens(dense_bhwc)
+        weight_bma = jax.nn.softmax(self._scores(cells_bnc, position_nc, apart_c), axis=1)
+        on_mean_ba = weight_bma[:, 0]
+        on_cells_bna = weight_bma[:, 1:] + on_mean_ba[:, None] / len(position_nc)
         mixed_bac = _mix(on_cells_bna, cells_bnc, position_nc)
-        mixed_bac += on_mean_b1a.swapaxes(1, 2) * apart_c
-        b, _, c = mixed_bac.shape
-        out_abd = jnp.einsum("abc,adc->abd", mixed_bac.swapaxes(0, 1), self.v_proj.kernel[...])
-        return out_abd.swapaxes(0, 1).reshape(b, c) + self.v_proj.bias[...]
+        kernel_adc = self.v_proj.kernel[...]
+        out_adb = jnp.einsum("adc,abc->adb", kernel_adc, mixed_bac.swapaxes(0, 1))
+        out_adb += jnp.einsum("ba,ad->adb", on_mean_ba, kernel_adc @ apart_c)
+        return out_adb.reshape(-1, len(cells_bnc)).T + self.v_proj.bias[...]
 
     def attention(self, dense_bhwc):
         """How much each cell counts in each head: `(b, h, w, heads)`, summing to 1 over cells.
 
         The mean token's own share is left out, which may be all that a head has.
         """
-        score_bma = self._scores(*self._asked(dense_bhwc))
+        score_bma = self._scores(*self._tokens(dense_bhwc))
         on_cells_bna = jax.nn.softmax(score_bma[:, 1:], axis=1)
         return on_cells_bna.reshape(*dense_bhwc.shape[:3], -1)
 
-    def _asked(self, dense_bhwc):
-        """What each head asks of a token; cells, their positions, and what parts the mean token.
+    def _tokens(self, dense_bhwc):
+        """Cells, their positions, and what parts the mean token from the mean of the others.
 
-        The mean token is the mean of the other tokens but for its position: `apart_c` is that
-        position less the mean of theirs.
+        The mean token is the mean cell at a position of its own: so it is the mean of the other
+        tokens, and `apart_c`, that position less the mean of theirs. What is done with it follows
+        from what is done with them; `apart_c` is one vector for all images.
         """
         b, rows, columns, c = dense_bhwc.shape
         position_mc = self.positional_embedding[...]
@@ -92,16 +91,19 @@ class AttentionPool(nnx.Module):
                 f"give images of {32 * side} x {32 * side} pixels"
             )
         cells_bnc = dense_bhwc.reshape(b, -1, c).astype(position_mc.dtype)
-        mean_bc = _mean(cells_bnc, position_mc[1:]) + position_mc[0]
-        query_bc = self.q_proj(mean_bc) * HEAD_WIDTH**-0.5
-        query_abd = query_bc.reshape(b, -1, HEAD_WIDTH).swapaxes(0, 1)
-        asked_bac = jnp.einsum("abd,adc->abc", query_abd, self.k_proj.kernel[...]).swapaxes(0, 1)
-        return asked_bac, cells_bnc, position_mc[1:], position_mc[0] - position_mc[1:].mean(0)
+        return cells_bnc, position_mc[1:], position_mc[0] - position_mc[1:].mean(0)
 
-    @staticmethod
-    def _scores(asked_bac, cells_bnc, position_nc, apart_c):
+    def _scores(self, cells_bnc, position_nc, apart_c):
+        # The mean token's two parts are projected apart: one is the same for all images.
+        query_bc = self.q_proj(_mean(cells_bnc, position_nc))
+        query_bc += self.positional_embedding[0] @ self.q_proj.kernel[...]
+        query_bc *= HEAD_WIDTH**-0.5
+        query_abd = query_bc.reshape(len(cells_bnc), -1, HEAD_WIDTH).swapaxes(0, 1)
+        kernel_adc = self.k_proj.kernel[...]
+        asked_bac = jnp.einsum("abd,adc->abc", query_abd, kernel_adc).swapaxes(0, 1)
         score_bna = _ask(asked_bac, cells_bnc, position_nc)
-        on_mean_b1a = score_bna.mean(1, keepdims=True) + (asked_bac @ apart_c)[:, None]
+        on_apart_ba = jnp.einsum("abd,ad->ba", query_abd, kernel_adc @ apart_c)
+        on_mean_b1a = (score_bna.mean(1) + on_apart_ba)[:, None]
         return jnp.concatenate([on_mean_b1a, score_bna], 1)
 
 
