@@ -13,7 +13,7 @@ from collections.abc import Iterator
 import jax.numpy as jnp
 import numpy as np
 
-from safe_jax import features, parallel
+from safe_jax import extraction, parallel
 from safe_jax.data import images
 
 PAD = -1  # in place of an image, where a batch is not full
@@ -103,7 +103,7 @@ def online(model, image_dir, records, plan, seed, config, mesh, first_step=0) ->
     The dense maps are rounded as a bank's are, so the two ways differ in the crops alone.
     """
     label_n = np.array([record.label for record in records])
-    graphdef, params = features.fold(model, mesh)
+    graphdef, params = extraction.fold(model, mesh)
     batch_size = plan.image_sb.shape[1]
     crops = (
         [
@@ -114,9 +114,9 @@ def online(model, image_dir, records, plan, seed, config, mesh, first_step=0) ->
         for step in range(first_step, plan.steps)
     )
     own = parallel.own_rows(mesh, batch_size)
-    pixels = features.load_own(crops, own, model, config)
+    pixels = extraction.load_own(crops, own, model, config)
     for image_b, pixels_bhwc in zip(plan.image_sb[first_step:], pixels, strict=True):
-        dense_bhwc, original_bd = features.extract_step(
+        dense_bhwc, original_bd = extraction.extract_step(
             graphdef,
             params,
             parallel.shard_own(mesh, pixels_bhwc, batch_size),

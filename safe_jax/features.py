@@ -15,7 +15,6 @@ import contextlib
 import dataclasses
 import fcntl
 import hashlib
-import itertools
 import json
 import logging
 import os
@@ -23,15 +22,12 @@ import pathlib
 import random
 import shutil
 import time
-from functools import partial
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import tqdm
-from flax import nnx
 
-from safe_jax import hosts, parallel, paths
+from safe_jax import extraction, hosts, parallel, paths
 from safe_jax.clip.model import CLIP
 from safe_jax.data import images
 from safe_jax.errors import InputError
@@ -113,30 +109,6 @@ def bank_spec(config, weights_digest: str, root, names: list[str], views: int) -
     }
     key = hashlib.sha256(json.dumps(contents).encode()).hexdigest()[:20]
     return BankSpec(paths.cache(config.cache_dir) / "banks" / key, crops, views, contents)
-
-
-def fold(model: CLIP, mesh):
-    """`graphdef` and `params` for `extract_step`."""
-    graphdef, params = nnx.split(model)
-    params = parallel.replicate(mesh, params)
-    folded = nnx.eval_shape(lambda params: nnx.merge(graphdef, params).folded(), params)
-    return nnx.graphdef(folded), _fold(graphdef, params)
-
-
-@partial(jax.jit, static_argnames="graphdef")
-def _fold(graphdef, params):  # in one program: by itself each product would be compiled
-    return nnx.state(nnx.merge(graphdef, params).folded())
-
-
-@partial(jax.jit, static_argnames=("graphdef", "dtype"))
-def extract_step(graphdef, params, pixels_bhwc, dtype):
-    """8-bit pixels to dense maps of `dtype` and to the original pool's features of those.
-
-    `graphdef` and `params` are those of `CLIP.folded`, on every device.
-    """
-    model = nnx.merge(graphdef, params)
-    dense_bhwc = model.dense_features(images.normalize(pixels_bhwc)).astype(dtype)
-    return dense_bhwc, model.attnpool(dense_bhwc)
 
 
 def _arrays(spec, clip_config):
@@ -229,13 +201,13 @@ def _extract(spec, model, mesh, config, writes):
             store.write(start, stop, dense_bhwc, pooled_bd)
         bar.update(stop - start)
 
-    graphdef, params = fold(model, mesh)
+    graphdef, params = extraction.fold(model, mesh)
     # A device always sees the same images together, whatever their number and wherever an earlier
     # try ended: the same bits come out.
     batch_size = config.trunk_batch_size * mesh.size
     starts = range(first, rows, batch_size)
     own = parallel.own_rows(mesh, batch_size)
-    batches = load_own(
+    batches = extraction.load_own(
         (spec.crops[start : start + batch_size] for start in starts), own, model, config
     )
     bar = tqdm.tqdm(
@@ -246,7 +218,7 @@ def _extract(spec, model, mesh, config, writes):
         before = None
         for start, pixels in zip(starts, batches, strict=True):
             pixels = parallel.shard_own(mesh, pixels, batch_size)
-            result = extract_step(graphdef, params, pixels, jnp.dtype(config.bank_dtype))
+            result = extraction.extract_step(graphdef, params, pixels, jnp.dtype(config.bank_dtype))
             if before:  # the device works on this batch while the one before is written
                 write(*before)
             before = start, min(start + batch_size, rows), result
@@ -255,20 +227,6 @@ def _extract(spec, model, mesh, config, writes):
     if store:
         store.folder.rename(spec.folder)
     hosts.wait("the bank is there")
-
-
-def load_own(batches, own_rows, model, config):
-    """Of each batch of crops the pixels of this host's rows; what a batch lacks is 0."""
-    shape = (model.image_size, model.image_size, 3)
-    kept, decoded = itertools.tee(
-        [batch[row] for row in own_rows if row < len(batch)] for batch in batches
-    )
-    pixels = images.load_batches(
-        filter(None, decoded), model.image_size, config.crop_scale, config.workers
-    )
-    for crops in kept:
-        pixels_bhwc = next(pixels) if crops else np.zeros((0, *shape), np.uint8)
-        yield parallel.pad_to(pixels_bhwc, len(own_rows))
 
 
 class _Store:

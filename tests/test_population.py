@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from configs import default
-from safe_jax import experiment, knobs, population, tuning
+from safe_jax import experiment, knobs, population, selection, tuning
 from safe_jax.errors import InputError
 
 
@@ -140,3 +140,9 @@ def test_tip_adapters_protocol_is_told_in_the_rows(tiny_config, tmp_path):
     rows = experiment.run(tiny_config, tmp_path)
     assert [(row["seed"], row["protocol"]) for row in rows] == [(1, "tip_adapter")] * 2
     assert rows[1]["selection"] == "full_val"
+
+
+def test_best_takes_the_highest_accuracy_then_the_lowest_loss():
+    best = selection.best_index
+    assert best([50.0, 60, 60, 60], [0.1, 0.9, 0.7, 0.8]) == (2,)
+    assert best([[50.0, 60, 40], [60, 10, 60]], [[0.1, 0.9, 0.1], [0.8, 0.1, 0.7]]) == (1, 2)

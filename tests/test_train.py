@@ -9,7 +9,7 @@ import optax
 import pytest
 from flax import nnx, traverse_util
 
-from safe_jax import batches, features, loop, parallel, selection, train
+from safe_jax import batches, features, loop, parallel, train
 from safe_jax.data import datasets
 from safe_jax.errors import InputError
 from safe_jax.methods import safe, zero_shot
@@ -297,9 +297,3 @@ def test_weight_decay_is_decoupled(make):
     kept = flat(plain.step(plain.state, batch)[0].params)
     for path, x in start.items():
         np.testing.assert_allclose(kept[path] - decayed[path], 5e-4 * x, atol=1e-6)
-
-
-def test_best_takes_the_highest_accuracy_then_the_lowest_loss():
-    best = selection.best_index
-    assert best([50.0, 60, 60, 60], [0.1, 0.9, 0.7, 0.8]) == (2,)
-    assert best([[50.0, 60, 40], [60, 10, 60]], [[0.1, 0.9, 0.1], [0.8, 0.1, 0.7]]) == (1, 2)

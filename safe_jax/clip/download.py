@@ -84,7 +84,7 @@ def _convert(checkpoint, converted):
     # wait for all hosts of a run. On the CPU, for an accelerator may admit no second process.
     command = [sys.executable, "-m", "safe_jax.clip.convert", str(checkpoint), str(converted)]
     environment = os.environ | {"JAX_PLATFORMS": "cpu"}
-    done = subprocess.run(command, stderr=subprocess.PIPE, text=True, env=environment)
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
     if done.returncode:
         raise InputError(f"{checkpoint} was not converted: {done.stderr.strip()}")
 

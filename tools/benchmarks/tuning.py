@@ -14,14 +14,14 @@ import torch
 from flax import nnx
 
 from configs import default
-from safe_jax import batches, features, knobs, loop, parallel, train
+from safe_jax import batches, extraction, features, knobs, loop, parallel, train
 from safe_jax.clip import weights
 from safe_jax.clip.model import CLIP, CLIPConfig
 from safe_jax.data import images
 from safe_jax.methods.safe import Safe
 from safe_jax.methods.zero_shot import unit
 from tests import torch_clip
-from tools.benchmarks.harness import Case
+from tools.benchmarks.harness import Case, counted_flops
 
 CLASSES, SHOTS, EPOCHS = 37, 16, 20
 THEIR_STEPS = 2
@@ -56,11 +56,11 @@ class Tuning:
 
     def extract(self):
         """The bank, held in memory: every picture through the trunk once."""
-        graphdef, params = features.fold(self.model, self.mesh)
+        graphdef, params = extraction.fold(self.model, self.mesh)
         size, parts = self.config.trunk_batch_size, []
         for pixels in np.split(self.pixels, range(size, self.count, size)):
             padded = parallel.pad_to(pixels, size)
-            made = features.extract_step(graphdef, params, padded, jnp.dtype("float16"))
+            made = extraction.extract_step(graphdef, params, padded, jnp.dtype("float16"))
             parts.append([np.asarray(x)[: len(pixels)] for x in made])
         dense, pooled = (np.concatenate(part) for part in zip(*parts, strict=True))
         self.table = features.Table({"dense_bhwc": dense, "original_bd": pooled}, views=1)
@@ -116,6 +116,12 @@ def cases(
 ) -> list[Case]:
     """Tuning with the bank ready, and with one view extracted first."""
     tuning = Tuning(preset, classes, shots, epochs, dtype, device)
+    batch = tuning.config.batch_size
+    maps = jnp.zeros((batch, *preset.dense_shape), jnp.float16)
+    pictures = jnp.zeros((1, preset.image_size, preset.image_size, 3))
+    pool = counted_flops(lambda pool, x: pool(x), tuning.model.attnpool, maps)
+    trunk = counted_flops(lambda model, x: model.dense_features(x), tuning.model, pictures)
+    steps = 3 * pool * tuning.plan.steps  # forward and backward
     common = {
         "theirs": tuning.theirs,
         "count": epochs * tuning.count,
@@ -126,6 +132,11 @@ def cases(
         "note": f"{THEIR_STEPS} of PyTorch's {tuning.plan.steps} steps are run",
     }
     return [
-        Case("tuning", tuning.tune, **common),
-        Case("extraction_and_tuning", tuning.extract_and_tune, **common),
+        Case("tuning", tuning.tune, **common, flops=steps),
+        Case(
+            "extraction_and_tuning",
+            tuning.extract_and_tune,
+            **common,
+            flops=steps + trunk * tuning.count,
+        ),
     ]
