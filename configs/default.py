@@ -140,8 +140,8 @@ def get_config() -> ConfigDict:
     config.trunk_batch_size = 32  # images a device, in extraction
     config.eval_batch_size = 256
     config.checkpoint_every = 500  # steps
-    # Tunings (subsets, and rates and decays on each) in one compiled program. Many cost little
-    # more than one on an accelerator, if its memory holds them; on a CPU nothing is gained.
+    # Tunings (subsets, and rates and decays on each) in one compiled program, all in the memory of
+    # the devices. For accelerators: on a CPU nothing is gained.
     config.population = 1
 
     return config.lock()  # a mistyped knob in another config is an error
