@@ -101,9 +101,7 @@ def table(rows: list[dict]) -> str:
     shots = sorted({row["shots"] for row in rows})
     seeds = sorted({row["seed"] for row in rows})
     chosen = sorted({row["selection"] for row in rows} - {"none"})
-    what = [
-        text for name, text in _CHOSEN.items() if any(row.get(name) is not None for row in rows)
-    ]
+    what = [text for name, text in _CHOSEN.items() if any(_is_chosen(row, name) for row in rows)]
     first = rows[0]
     looks = attention_on_object(rows)
     theirs = published.by_method(first["dataset"]) if first["split"] == "test" else {}
@@ -138,6 +136,12 @@ def table(rows: list[dict]) -> str:
                 by_k = {k: shares[name] for k, shares in by_shots.items()}
                 lines.append(line(text, by_k, interval=False))
     return "\n".join(lines)
+
+
+def _is_chosen(row, name):
+    if name in ("alpha", "a", "b"):
+        return row.get(name) is not None
+    return len({told[name] for told in row.get("candidates", ())}) > 1
 
 
 def _over(seeds):
