@@ -74,7 +74,7 @@ class Images:
         return self.image_n[:, None] * self.bank.views + np.arange(self.bank.views)
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
+@dataclasses.dataclass(frozen=True)
 class Tuned:
     """What a method has become: its parameters, the rest, and the loss of every epoch."""
 
