@@ -60,7 +60,7 @@ def stack(members, table, mesh) -> tuple[train.TrainState, Population]:
 
     Args:
         members: a `(state, tuning)` of `train.init` for each.
-        table: arrays by name, whose rows batches name.
+        table: arrays by name, on every device, whose rows batches name.
 
     There are as many as a multiple of the number of devices: the last is repeated.
     """
@@ -81,7 +81,7 @@ def stack(members, table, mesh) -> tuple[train.TrainState, Population]:
         stacked([tuning.frozen for tuning in tunings]),
         stacked(schedules),
         first.optimizer,
-        parallel.replicate(mesh, table),
+        table,
     )
     return stacked(states), shared
 

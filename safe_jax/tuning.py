@@ -142,19 +142,19 @@ def _table(members):
         batches.rows(m.start.images.bank, m.start.images.image_n, m.start.images.label_n, m.plan)
         for m in members
     ]
-    parts, offset = [], 0
+    wanted, offset = [], 0
     for key, bank in banks.items():
         own = [
             plan
             for plan, member in zip(plans, members, strict=True)
             if id(member.start.images.bank) == key
         ]
-        used = np.unique(np.concatenate([plan["row_b"].ravel() for plan in own]))
-        parts.append({name: x[used] for name, x in bank.arrays.items()})
+        row_n = np.unique(np.concatenate([plan["row_b"].ravel() for plan in own]))
+        wanted.append((bank, row_n))
         for plan in own:
-            plan["row_b"] = (offset + np.searchsorted(used, plan["row_b"])).astype(np.int32)
-        offset += len(used)
-    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}, plans
+            plan["row_b"] = (offset + np.searchsorted(row_n, plan["row_b"])).astype(np.int32)
+        offset += len(row_n)
+    return batches.hold(wanted, members[0].trial.mesh), plans
 
 
 def _tuned(member, params, tuning, losses, seconds):

@@ -61,13 +61,17 @@ def test_floors_ratios_and_parts_are_reckoned(monkeypatch):
 
 
 def test_the_banks_benchmark_measures_time_and_memory(tmp_path):
+    made = bank.write(tmp_path, 256, tiny.CONFIG)
     taken, pause, memory, *reads = bank.measure(
-        tmp_path, maps=256, steps=1, rounds=1, clip_config=tiny.CONFIG
+        tmp_path, made, tiny.CONFIG, batch=64, steps=1, rounds=1
     )
     assert taken["ms_a_step_read_ahead"] > 0
     assert pause["ms_a_step_read_between"] >= 5
     assert memory["peak_mb"] >= memory["before_mb"] > 0
     assert [row["what"] for row in reads] == ["positional reads", "memory map"] * 2
+    whole = bank.measure_whole(made, tiny.CONFIG, batch=64, epochs=2)
+    assert whole["what"] == "2 epochs of 256 maps, batch 64"
+    assert whole["peak_mb"] >= whole["before_mb"] > 0
 
 
 def test_the_plot_of_time_and_memory_is_drawn(tmp_path):

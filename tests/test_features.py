@@ -1,6 +1,7 @@
 """The bank: the same bits however it was made, and never one that is out of date."""
 
 import os
+import types
 
 import jax
 import numpy as np
@@ -226,13 +227,23 @@ def test_plan_gives_every_image_once_an_epoch():
     np.testing.assert_array_equal(batches.plan(10, 3, 4, 2, 5).image_sb, plan.image_sb[:, :4])
 
 
-def test_batches_of_a_bank_are_the_rows_planned(tiny_config, model, tiny_root, names):
+@pytest.mark.parametrize("held", [False, True])
+def test_batches_of_a_bank_are_the_rows_planned(
+    held, tiny_config, model, tiny_root, names, monkeypatch
+):
+    """Whether they are read for each batch, or lie on devices that have memory of their own."""
+    if held:
+        monkeypatch.setattr(batches, "room", lambda mesh: 2 * 3 * 10**6)
+        monkeypatch.setattr(batches, "READ_AT_ONCE", 2)
+        monkeypatch.setattr(parallel, "ahead", None)
     mesh = parallel.make_mesh()
     bank = obtain(tiny.freeze(tiny_config), model, tiny_root, names)
     image_n, label_n = np.array([4, 9, 2]), np.array([7, 8, 9])
     plan = batches.plan(3, 2, batch_size=2, epochs=1, seed=0, multiple_of=mesh.size)
     found = list(batches.from_bank(bank, image_n, label_n, plan, mesh))
     assert len(found) == 2
+    cut = parallel.divided(mesh)
+    assert all(x.sharding.is_equivalent_to(cut, x.ndim) for x in found[0].values())
     for batch, image_b, view_b in zip(found, plan.image_sb, plan.view_sb, strict=True):
         real = image_b != batches.PAD
         np.testing.assert_array_equal(batch["mask_b"], real)
@@ -240,6 +251,17 @@ def test_batches_of_a_bank_are_the_rows_planned(tiny_config, model, tiny_root, n
         rows = image_n[image_b] * 2 + view_b
         np.testing.assert_array_equal(batch["dense_bhwc"][real], bank.dense[rows[real]])
         np.testing.assert_array_equal(batch["original_bd"][real], bank.pooled[rows[real]])
+
+
+def test_what_is_held_leaves_devices_most_of_their_memory():
+    def mesh(*limits):
+        stats = [limit and {"bytes_limit": limit} for limit in limits]
+        devices = [types.SimpleNamespace(memory_stats=lambda one=one: one) for one in stats]
+        return types.SimpleNamespace(local_devices=devices)
+
+    assert batches.room(mesh(80, 40)) == 10
+    assert batches.room(mesh(80, None)) == 0
+    assert batches.room(parallel.make_mesh()) == 0
 
 
 def test_online_batches_can_start_anywhere(tiny_config, model, tiny_root, names):

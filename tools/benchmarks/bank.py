@@ -1,6 +1,7 @@
 """Tunes on a bank of ImageNet's size and tells memory and time: with and without preparing ahead.
 
     python -m tools.benchmarks.bank [--maps 16000] [--steps 40] [--rounds 3] [--folder DIR]
+    python -m tools.benchmarks.bank --epochs 20 --batch 256
 
 It writes a bank of 7 x 7 x 2048 maps in float16 (16,000 take 3.2 GB) of random numbers, which is
 removed afterwards, and tunes RN50's pool on it in batches of 64, first reading each batch when the
@@ -9,6 +10,9 @@ that thread takes its time from the step, so the same is done with a pause of 5 
 where an accelerator computes it. Then it reads the same rows through a memory map, in a process of
 its own. `peak_mb` is the most memory that the process has held (VmHWM), `before_mb` what it held
 before the steps that are measured: JAX, the model, its optimizer and its compiled step.
+
+With `--epochs` it times a whole tuning and nothing else, on whatever device JAX finds: compiling is
+left out, and on a device with memory of its own what puts the bank there is counted.
 """
 
 import argparse
@@ -20,6 +24,7 @@ import tempfile
 import time
 from unittest import mock
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import tqdm
@@ -34,7 +39,6 @@ from safe_jax.methods.zero_shot import Classifier, unit
 from safe_jax.rows import Rows
 
 CLASSES = 1000
-BATCH = 64
 
 
 def write(folder: pathlib.Path, maps: int, clip_config) -> features.Bank:
@@ -61,13 +65,13 @@ def memory(field: str) -> int:
 class Tuning:
     """SAFE on the bank's rows, `steps` at a time."""
 
-    def __init__(self, bank, clip_config, steps):
+    def __init__(self, bank, clip_config, steps, batch=64, epochs=1):
         h, _, c = clip_config.dense_shape
         config = knobs.resolve(default.get_config())
         self.bank, self.mesh = bank, parallel.make_mesh()
         self.label_n = np.arange(len(bank.dense)) % CLASSES
         self.plan = batches.plan(
-            len(bank.dense), 1, BATCH, epochs=1, seed=0, multiple_of=self.mesh.size
+            len(bank.dense), 1, batch, epochs, seed=0, multiple_of=self.mesh.size
         )
         self.steps = min(steps, self.plan.steps)
         rng = np.random.default_rng(1)
@@ -82,12 +86,23 @@ class Tuning:
             self.mesh,
         )
 
+    def batches(self, first_step: int):
+        every = np.arange(len(self.bank.dense))
+        return batches.from_bank(self.bank, every, self.label_n, self.plan, self.mesh, first_step)
+
+    def whole(self) -> float:
+        """How long all steps take, one behind the other as `loop.fit` takes them."""
+        state = jax.tree.map(jnp.copy, self.state)
+        jax.block_until_ready(self.tuning.step(state, next(self.batches(0))))  # compiles
+        began = time.perf_counter()
+        for batch in self.batches(0):
+            self.state, loss = self.tuning.step(self.state, batch)
+        loss.block_until_ready()
+        return time.perf_counter() - began
+
     def seconds(self, first_step: int, pause: float | None) -> float:
         """How long a step, or a pause in its place, takes with its batch; the mean over `steps`."""
-        made = batches.from_bank(
-            self.bank, np.arange(len(self.bank.dense)), self.label_n, self.plan, self.mesh,
-            first_step,
-        )  # fmt: skip
+        made = self.batches(first_step)
         began = time.perf_counter()
         for _ in range(self.steps):
             batch = next(made)
@@ -101,20 +116,33 @@ class Tuning:
         return taken
 
 
-def read(file: pathlib.Path, mapped: bool, steps: int):
+def read(file: pathlib.Path, mapped: bool, batch: int):
     """Reads batches of random rows; the time of one, and the memory that the process has held."""
     rows = np.load(file, mmap_mode="r") if mapped else Rows(file)
-    order = np.random.default_rng(2).permutation(len(rows))[: steps * BATCH].reshape(steps, -1)
+    steps = len(rows) // batch
+    order = np.random.default_rng(2).permutation(len(rows))[: steps * batch].reshape(steps, -1)
     began = time.perf_counter()
     for row_b in order:
         rows[row_b]
     return (time.perf_counter() - began) / steps, memory("VmHWM")
 
 
-def measure(folder: pathlib.Path, maps: int, steps: int, rounds: int, clip_config):
-    """Rows of what is measured."""
-    bank = write(folder, maps, clip_config)
-    tuning = Tuning(bank, clip_config, steps)
+def measure_whole(bank, clip_config, batch: int, epochs: int) -> dict:
+    """The row of a whole tuning."""
+    tuning = Tuning(bank, clip_config, 0, batch, epochs)
+    before, seconds = memory("VmRSS"), tuning.whole()
+    return {
+        "what": f"{epochs} epochs of {len(bank.dense):,} maps, batch {batch}",
+        "device": jax.devices()[0].device_kind,
+        "seconds": round(seconds, 1),
+        "before_mb": before,
+        "peak_mb": memory("VmHWM"),
+    }
+
+
+def measure(folder: pathlib.Path, bank, clip_config, batch: int, steps: int, rounds: int):
+    """Rows of what is measured of the way from the disk to the step."""
+    tuning = Tuning(bank, clip_config, steps, batch)
     tuning.seconds(0, None)  # compiles
     before = memory("VmRSS")
     for what, pause in (("tuning", None), ("a pause of 5 ms for a step", 5e-3)):
@@ -130,7 +158,7 @@ def measure(folder: pathlib.Path, maps: int, steps: int, rounds: int, clip_confi
     context = multiprocessing.get_context("spawn")
     for name, mapped in (("positional reads", False), ("memory map", True)) * 2:
         with context.Pool(1) as pool:  # each starts with no memory but its own
-            seconds, peak = pool.apply(read, (folder / "dense.npy", mapped, maps // BATCH))
+            seconds, peak = pool.apply(read, (folder / "dense.npy", mapped, batch))
         yield {"what": name, "ms_a_batch": round(1e3 * seconds, 2), "peak_mb": peak}
 
 
@@ -150,12 +178,19 @@ def main():
     parser.add_argument("--maps", type=int, default=16_000)
     parser.add_argument("--steps", type=int, default=40)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--epochs", type=int, help="time a whole tuning of so many")
     parser.add_argument("--folder", help="where the bank is written; the system's by default")
     args = parser.parse_args()
+    preset = PRESETS["RN50"]
     with tempfile.TemporaryDirectory(dir=args.folder) as folder:
-        for row in measure(
-            pathlib.Path(folder), args.maps, args.steps, args.rounds, PRESETS["RN50"]
-        ):
+        folder = pathlib.Path(folder)
+        bank = write(folder, args.maps, preset)
+        if args.epochs:
+            rows = [measure_whole(bank, preset, args.batch, args.epochs)]
+        else:
+            rows = measure(folder, bank, preset, args.batch, args.steps, args.rounds)
+        for row in rows:
             print(json.dumps(row), flush=True)
 
 
