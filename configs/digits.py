@@ -12,7 +12,7 @@ from configs import default
 def get_config():
     config = default.get_config()
     config.dataset = "digits"
-    config.data_root = config.cache_dir
+    config.data_root = config.get_ref("cache_dir")  # wherever that is put
     config.weights = "small"
     config.methods = (
         "zero_shot", "safe", "safe_a", "safe_a_f", "tip_adapter", "tip_adapter_f", "clip_adapter",

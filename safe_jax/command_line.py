@@ -23,6 +23,11 @@ def parse(argv: list[str], values: flags.FlagValues = flags.FLAGS) -> list[str]:
         near = re.search(r'Did you mean "(\w+)"', str(error))
         hint = f"did you mean config.{near[1]}?" if near else "configs/default.py has all"
         sys.exit(f"error: there is no config.{next(filter(None, knob.groups()))}: {hint}")
+    except ImportError as error:
+        sys.exit(
+            f"error: {error}, which the config file imports: start the command where the folder "
+            "configs/ is, or make what it imports importable (PYTHONPATH)"
+        )
     except (flags.Error, OSError) as error:
         while isinstance(error.__context__, InputError):  # a config file's own, wrapped
             error = error.__context__

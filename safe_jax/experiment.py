@@ -1,5 +1,6 @@
 """One run, top to bottom: data, features, tune, select, evaluate, report."""
 
+import collections
 import dataclasses
 import hashlib
 import json
@@ -28,24 +29,42 @@ def run(config: ConfigDict, workdir) -> list[dict]:
     """
     workdir = paths.absolute(paths.path(workdir))  # Orbax takes no relative paths
     hosts.check_shared(workdir)
-    configs = [ConfigDict(config) for _ in config.dataset.split(",")]
-    for each, name in zip(configs, config.dataset.split(","), strict=True):
-        each.dataset = name
-        knobs.follow_protocol(each)
-        knobs.validate(each)
-    if len(configs) > 1:
-        if given := [k for k in ("image_dir", "split_file", "tfds", "prompts_file") if config[k]]:
-            raise InputError(f"config.{given[0]} is for one data set: name one in config.dataset")
-        for each in configs:  # what is missing is told before anything is computed
-            datasets.load(each)
-    return [row for each in configs for row in _run(each, workdir)]
+    names = datasets.names(config)
+    if len(names) > 1 and (
+        given := [k for k in ("image_dir", "split_file", "tfds", "prompts_file") if config[k]]
+    ):
+        raise InputError(f"config.{given[0]} is for one data set: name one in config.dataset")
+    # All of them before the first: what cannot be run is told before anything is computed.
+    described = [_describe(config, name) for name in names]
+    return [row for one in described for row in _run(*one, workdir)]
 
 
-def _run(config, workdir):
+def _describe(config, name):
+    """What is to be run on a data set: its config, its listing, its transfers and its subsets."""
+    config = ConfigDict(config)
+    config.dataset = name
+    knobs.follow_protocol(config)
+    knobs.validate(config)
     config = knobs.resolve(config)
     data = datasets.load(config)
     transfers = transfer.load(config)
     subsets = [_draw(config, data, shots, seed) for shots in config.shots for seed in config.seeds]
+    _warn_of_few(data, max(config.shots))
+    return config, data, transfers, subsets
+
+
+def _warn_of_few(data, shots):
+    """A class with fewer images than shots gives all that it has; the rows do not tell."""
+    images = collections.Counter(record.label for record in data.splits.train)
+    if few := [label for label, count in images.items() if count < shots]:
+        log.warning(
+            "%s: %d of %d classes have fewer than %d training images (%s has %d) and give all",
+            data.name, len(few), len(data.classnames), shots, data.classnames[few[0]],
+            images[few[0]],
+        )  # fmt: skip
+
+
+def _run(config, data, transfers, subsets, workdir):
     directory = paths.path(clip.locate(config.weights, config.cache_dir))
     digest = weights.read_metadata(directory)[1]["digest"]
     specs = _bank_specs(config, data, subsets, transfers, digest)

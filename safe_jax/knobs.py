@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+import logging
+import math
 import os
 import re
 
@@ -9,8 +11,11 @@ import jax
 from ml_collections import ConfigDict, FrozenConfigDict
 
 from safe_jax import paths, selection
+from safe_jax.data import datasets
 from safe_jax.errors import InputError
 from safe_jax.methods import safe, tip_adapter
+
+log = logging.getLogger(__name__)
 
 _CHOICES = {
     "dtype": ("auto", "float32", "bfloat16"),
@@ -34,15 +39,16 @@ _AT_LEAST = {
     "warmup_epochs": 0,
     "weight_decay": 0,
     "learning_rate": 0,
+    "eps": 0,
 }
 _TUNED = {"learning_rate": 0, "weight_decay": 0, "warmup_epochs": 0, "epochs": 1, "batch_size": 1}
 _CACHE = {"a": 0, "b": 0, "a_max": 0, "b_max": 0, "a_steps": 1, "b_steps": 1}
 _GROUP_AT_LEAST = {
     "tip_adapter": _CACHE,
     "safe_a": _CACHE,
-    "tip_adapter_f": _TUNED | {"epochs": 0},
+    "tip_adapter_f": _TUNED | {"epochs": 0, "eps": 0},
     "clip_adapter": _TUNED | {"reduction": 1, "ratio": 0},
-    "prolip": _TUNED | {"batch_size": 0, "regularizer": 0},
+    "prolip": _TUNED | {"batch_size": 0, "regularizer": 0, "eps": 0},
     "linear_probe": _TUNED,
     "partial": _TUNED,
 }
@@ -76,6 +82,7 @@ _NOT_HASHED = (
 def follow_protocol(config: ConfigDict) -> None:
     """Sets the knobs that `config.protocol` decides."""
     if config.protocol == "tip_adapter":
+        log.info("config.protocol=tip_adapter: all validation images choose, and seed 1 is used")
         config.update(selection="full_val", seeds=(1,))
 
 
@@ -115,7 +122,7 @@ def validate(config: ConfigDict) -> None:
         raise InputError(f"config.crop_scale={config.crop_scale}: 0 < low <= high <= 1 is expected")
     for knob in ("learning_rates", "weight_decays"):
         values = config[knob]
-        if len(set(values)) < len(values) or any(x < 0 for x in values):
+        if len(set(values)) < len(values) or not all(_is_least(x, 0) for x in values):
             raise InputError(f"config.{knob}={values}: different numbers, none below 0, expected")
         if values and config.selection == "fixed":
             raise InputError(
@@ -129,6 +136,15 @@ def validate(config: ConfigDict) -> None:
         )
     if not 0 <= config.alpha <= 1:
         raise InputError(f"config.alpha={config.alpha}: a value from 0 to 1 is expected")
+    if not 0 < config.train_alpha <= 1:  # at 0 the tuned pool would have no part in the loss
+        raise InputError(
+            f"config.train_alpha={config.train_alpha}: above 0 and at most 1 is expected"
+        )
+    for knob in ("b1", "b2"):
+        if not 0 <= config[knob] < 1:
+            raise InputError(f"config.{knob}={config[knob]}: at least 0 and below 1 is expected")
+    if config.clip_adapter.ratio > 1:
+        raise InputError(f"config.clip_adapter.ratio={config.clip_adapter.ratio}: at most 1")
     _validate_pattern("trainable", config.trainable)
     if (config.eval_split, config.selection) == ("val", "full_val"):
         raise InputError(
@@ -139,8 +155,12 @@ def validate(config: ConfigDict) -> None:
 
 def _validate_least(prefix, knobs, at_least):
     for knob, least in at_least.items():
-        if knobs[knob] < least:
+        if not _is_least(knobs[knob], least):
             raise InputError(f"config.{prefix}{knob}={knobs[knob]}: at least {least} is expected")
+
+
+def _is_least(x, least):
+    return isinstance(x, int | float) and least <= x < math.inf  # nan is not
 
 
 def _validate_pattern(knob, pattern):
@@ -159,11 +179,12 @@ def resolve(config: ConfigDict) -> FrozenConfigDict:
     """The config with automatic values filled in; it cannot change any more."""
     config = config.copy_and_resolve_references()
     config.methods = _names(config.methods)
-    settings = tip_adapter.SETTINGS.get(config.dataset, tip_adapter.OTHERS)._asdict()
+    benchmark = datasets.benchmark_name(config)
+    settings = tip_adapter.SETTINGS.get(benchmark, tip_adapter.OTHERS)._asdict()
     for group in (config.tip_adapter, config.safe_a):
         group.update({knob: float(x) for knob, x in settings.items() if not group[knob]})
     if not config.tip_adapter_f.epochs:
-        config.tip_adapter_f.epochs = 100 if config.dataset == "eurosat" else 20
+        config.tip_adapter_f.epochs = 100 if benchmark == "eurosat" else 20
     if config.dtype == "auto":
         config.dtype = "float32" if jax.default_backend() == "cpu" else "bfloat16"
     config.workers = config.workers or os.cpu_count()

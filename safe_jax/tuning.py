@@ -107,7 +107,7 @@ def _alone(members, name):
     except loop.DivergedError:
         if len(candidates(config)) == 1:
             raise
-        losses = np.full(plan.steps, np.nan)  # others may not
+        return _diverged(members, [tuning], time.time() - began)
     return [_tuned(members[0], state.params, tuning, losses, time.time() - began)]
 
 
@@ -120,11 +120,16 @@ def _together(members, name):
     state, shared = population.stack(made, table, mesh)
     tunings = [tuning for _, tuning in made]
     del made
-    state, losses = loop.fit(
-        state, shared, max(member.plan.steps for member in members),
-        functools.partial(population.batches, rows, mesh),
-        _folder(members, name), config.checkpoint_every,
-    )  # fmt: skip
+    try:
+        state, losses = loop.fit(
+            state, shared, max(member.plan.steps for member in members),
+            functools.partial(population.batches, rows, mesh),
+            _folder(members, name), config.checkpoint_every,
+        )  # fmt: skip
+    except loop.DivergedError:
+        if len(candidates(config)) == 1:
+            raise
+        return _diverged(members, tunings, time.time() - began)
     seconds = (time.time() - began) / len(members)
     return [
         _tuned(
@@ -133,6 +138,14 @@ def _together(members, name):
         )
         for n, member in enumerate(members)
     ]  # fmt: skip
+
+
+def _diverged(members, tunings, seconds):
+    """What stands for members that kept no finite loss: other candidates may be chosen."""
+    return [
+        _tuned(m, m.start.params, tuning, np.full(m.plan.steps, np.nan), seconds / len(members))
+        for m, tuning in zip(members, tunings, strict=True)
+    ]
 
 
 def _table(members):

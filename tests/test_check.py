@@ -107,6 +107,10 @@ def test_one_data_set_by_its_config(root, tmp_path):
     assert "a folder for each of at least two classes is expected" in out
     code, _, error = run("--config=configs/caltech101.py", f"--config.data_root={root}")
     assert (code, error) == (1, f"error: caltech101 is not in {root}; see config.data_root\n")
+    both = "--config.dataset=eurosat,dtd"
+    code, out, error = run("--config=configs/caltech101.py", f"--config.data_root={root}", both)
+    assert (code, error) == (1, f"error: dtd is not in {root}; see config.data_root\n")
+    assert "eurosat  2 classes; 1 train, 1 val and 1 test images\n" in out
     code, _, error = run("--config=configs/caltech101.py", "--config.data_rot=x")
     assert (code, error) == (
         1, "error: there is no config.data_rot: did you mean config.data_root?\n",

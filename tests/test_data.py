@@ -65,6 +65,10 @@ def test_a_data_set_of_ones_own(tiny_root):
         ({"split_file": "absent.json"}, "no such split file; point config.data_root"),
         ({"templates": ("a photo",)}, "one {} is expected"),
         ({"templates": ()}, "has no prompts: set config.templates="),
+        (
+            {"dataset": "dtd", "tfds": "eurosat", "image_dir": "", "split_file": ""},
+            "config.dataset=dtd is not what config.tfds=eurosat has: unset one",
+        ),
     ],
 )
 def test_what_is_missing_from_a_description_is_said(tiny_root, knobs, said):
@@ -131,6 +135,10 @@ def test_imagenets_missing_folders_are_listed(imagenet_root):
     folder.rmdir()
     with pytest.raises(InputError, match=f"1 of 6 class folders are missing:\n  {folder}"):
         datasets.load(imagenet_config(imagenet_root))
+    folder.mkdir()  # as an archive that was not unpacked to its end leaves it
+    with pytest.raises(InputError, match=f"1 class folders hold no image:\n  {folder}"):
+        datasets.load(imagenet_config(imagenet_root))
+    folder.rmdir()
     (imagenet_root / "imagenet" / "classnames.txt").unlink()
     with pytest.raises(InputError, match=r"list it in .*/imagenet/classnames\.txt, `wnid name`:"):
         datasets.load(imagenet_config(imagenet_root))

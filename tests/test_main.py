@@ -7,8 +7,13 @@ import sys
 
 import PIL.Image
 import pytest
+from absl import flags
+from ml_collections import config_flags
 
+from safe_jax import command_line, experiment
+from safe_jax.errors import InputError
 from safe_jax.results import Results
+from tests import tiny
 from tests.commands import ROOT, command, rows, run
 
 
@@ -119,19 +124,8 @@ def test_other_modes_run(done, tiny_root, tmp_path, knobs):
             {"lerning_rate": 1},
             "there is no config.lerning_rate: did you mean config.learning_rate?",
         ),
-        ({"epochs": 0}, "config.epochs=0: at least 1 is expected"),
-        ({"blend": "features"}, "config.blend='features': one of feature, unit, logit"),
         ({"shots": "2,2"}, "different whole numbers are expected"),
-        ({"weights": "nowhere"}, "holds no converted weights"),
-        ({"split_file": "absent.json"}, "no such split file"),
-        ({"templates": "('a photo of a {}" + " very" * 80 + "',)"}, "shorten the class name or"),
         ({"learning_rate": 1e30}, "the loss is nan at step"),
-        ({"learning_rate": 1e30, "epochs": 1}, "no finite logits: lower the learning rate"),
-        ({"seeds": "-1,"}, "config.seeds=(-1,): from 0"),
-        ({"crop_scale": "0.8,"}, "0 < low <= high <= 1 is expected"),
-        ({"trainable": "("}, "is no regular expression"),
-        ({"trainable": "c_proj"}, "matches no parameter; choose from:\n  attnpool/"),
-        ({"selection": "full_val", "eval_split": "val"}, "every validation image chose alpha"),
     ],
 )
 def test_mistakes_are_told_without_a_traceback(done, tiny_root, tmp_path, knobs, said):
@@ -141,7 +135,45 @@ def test_mistakes_are_told_without_a_traceback(done, tiny_root, tmp_path, knobs,
     assert "Traceback" not in process.stderr
 
 
-def test_a_mistyped_knob_in_a_config_file_is_told(tmp_path):
+@pytest.mark.parametrize(
+    ("knobs", "said"),
+    [
+        ({"epochs": 0}, "config.epochs=0: at least 1 is expected"),
+        ({"blend": "features"}, "config.blend='features': one of feature, unit, logit"),
+        ({"weights": "Rn50"}, "no such directory of converted weights; by name there are RN50,"),
+        ({"weights": __file__}, "is a file: convert it, `python tools/convert"),
+        ({"weights": str(ROOT)}, "holds no converted weights"),
+        ({"split_file": "absent.json"}, "no such split file"),
+        ({"templates": ("a photo of a {}" + " very" * 80,)}, "shorten the class name or"),
+        ({"learning_rate": 1e30, "epochs": 1}, "no finite logits: lower the learning rate"),
+        ({"learning_rate": float("nan")}, "config.learning_rate=nan: at least 0 is expected"),
+        ({"train_alpha": 0.0}, "config.train_alpha=0.0: above 0 and at most 1 is expected"),
+        ({"b1": 1.0}, "config.b1=1.0: at least 0 and below 1 is expected"),
+        ({"seeds": (-1,)}, "config.seeds=(-1,): from 0"),
+        ({"crop_scale": (0.8,)}, "0 < low <= high <= 1 is expected"),
+        ({"trainable": "("}, "is no regular expression"),
+        ({"trainable": "c_proj"}, "matches no parameter; choose from:\n  attnpool/"),
+        ({"selection": "full_val", "eval_split": "val"}, "every validation image chose alpha"),
+        ({"dataset": "patches,patches"}, "different data sets are expected"),
+    ],
+)
+def test_what_cannot_be_run_is_said(done, tiny_root, tmp_path, knobs, said):
+    one = {"shots": (2,), "batch_size": 64, "cache_dir": str(done.cache)}
+    with pytest.raises(InputError) as told:
+        experiment.run(tiny.config(tiny_root, **one | knobs), tmp_path)
+    assert said in str(told.value)
+
+
+def test_classes_with_fewer_images_than_shots_are_told(done, tiny_root, tmp_path, caplog):
+    config = tiny.config(tiny_root, shots=(99,), methods=("zero_shot",), cache_dir=str(done.cache))
+    experiment.run(config, tmp_path)
+    assert "4 of 4 classes have fewer than 99 training images (red has 10) and give" in caplog.text
+
+
+@pytest.mark.filterwarnings("ignore:the load_module")  # ml_collections' own
+def test_a_mistake_in_a_config_file_is_told_in_a_line(tmp_path):
+    stranger = tmp_path / "stranger.py"
+    stranger.write_text("from nobody import default\n")
     file = tmp_path / "mistyped.py"
     file.write_text(
         "from configs import default\n\n\ndef get_config():\n"
@@ -150,14 +182,16 @@ def test_a_mistyped_knob_in_a_config_file_is_told(tmp_path):
     for config, said in (
         (file, "there is no config.learning_rte: did you mean config.learning_rate?"),
         (tmp_path / "absent.py", "No such file"),
-        ("configs/ablations.py:x", "configs/ablations.py:x: one of default, position, q, k"),
+        (stranger, "No module named 'nobody', which the config file imports: start the command"),
+        (f"{ROOT}/configs/ablations.py:x", "ablations.py:x: one of default, position, q, k"),
     ):
-        arguments = [sys.executable, "-m", "safe_jax.main", "--config", str(config)]
-        process = subprocess.run(arguments, cwd=ROOT, capture_output=True, text=True)
-        assert process.returncode == 1
-        assert said in process.stderr
-        assert process.stderr.startswith("error: ")
-        assert process.stderr.count("\n") == 1
+        values = flags.FlagValues()
+        config_flags.DEFINE_config_file("config", flag_values=values)
+        with pytest.raises(SystemExit) as told:
+            command_line.parse(["main", f"--config={config}"], values)
+        assert said in told.value.code
+        assert told.value.code.startswith("error: ")
+        assert "\n" not in told.value.code
 
 
 def test_rows_of_other_images_are_not_reused(tiny_root, tmp_path):

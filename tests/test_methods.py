@@ -168,7 +168,9 @@ def test_own_knobs_are_resolved_by_data_set_and_belong_to_their_method():
     assert (found.learning_rate, found.b1) == (1e-3, 0.9)
     assert knobs.of(resolved, "safe").learning_rate == 1e-4
     assert knobs.own(resolved, "safe") == {}
-    config.dataset = "mine"
+    config.dataset, config.tfds = "", "eurosat/rgb"
+    assert knobs.own(knobs.resolve(config), "tip_adapter_f")["epochs"] == 100
+    config.dataset, config.tfds = "mine", ""
     assert knobs.own(knobs.resolve(config), "safe_a")["b_max"] == tip_adapter.OTHERS.b_max
     assert set(compare.METHODS) == set(knobs.METHODS)
 
@@ -185,6 +187,7 @@ def test_own_knobs_are_resolved_by_data_set_and_belong_to_their_method():
         ({"methods": ("prolip",), "features": "online"}, "prolip: set config.features=bank"),
         ({"tip_adapter.a_steps": 0}, "config.tip_adapter.a_steps=0: at least 1 is expected"),
         ({"prolip.trainable": "("}, "config.prolip.trainable='(' is no regular expression"),
+        ({"clip_adapter.ratio": 3.0}, "config.clip_adapter.ratio=3.0: at most 1"),
         ({"clip_adapter.ratio": -1.0}, "config.clip_adapter.ratio=-1.0: at least 0 is expected"),
     ],
 )

@@ -241,6 +241,14 @@ def test_a_later_row_of_the_same_subset_counts(tmp_path):
     assert cells(html, "SAFE") == ["43.00", "12.00"]
 
 
+def test_means_are_of_rows_with_the_same_knobs(tmp_path):
+    """One seed of a method was run again with other epochs: the rows before are another's."""
+    safe = [row | {"knobs": {"epochs": 3}} for row in rows() if row["method"] == "safe"]
+    again = safe[-1] | {"knobs": {"epochs": 2}, "losses": [2.0, 1.0], "accuracy": 12.0}
+    html = made(put(tmp_path / "run", [*safe, again]))
+    assert cells(html, "SAFE") == ["12.00"]
+
+
 def test_the_same_files_give_the_same_bytes(tmp_path):
     found = rows()
     found[-1]["examples"] = [example("examples/there.png")]

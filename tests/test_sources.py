@@ -162,6 +162,7 @@ def test_folders_of_splits_are_taken_as_they_are(tmp_path, parts, sizes):
         (["a/1.png", "b/notes.txt"], "1 class folders hold no image .*:\n.*/b$"),
         (["a/1.png", "a/2.png", "b/1.png", "b/2.png"], "2 classes have fewer than 3 images"),
         (["train/a/1.png", "train/b/1.png", "test/a/2.png"], "fewer than 2 .* train, val:\n  a"),
+        (["Train/a/1.png", "Train/b/1.png", "Test/a/2.png"], "fewer than 2 .* train, val:\n  a"),
         (["train/a/1.png", "train/b/1.png", "tset/a/2.png"], "only val/ and test/ .*, not tset/"),
         (["train/a/1.png", "train/b/1.png", "test/c/2.png"], "1 class .* not in train:\n.*test/c"),
         (["train/a/1", "train/b/1", "val/a/1", "valid/a/1"], "two folders are for val"),

@@ -27,6 +27,10 @@ def main(argv: list[str] | None = None) -> int:
     except ImportError as error:
         print(f"error: {error}; pip install 'safe_jax[tfds]'", file=sys.stderr)
         return 1
+    except (tfds.core.DatasetNotFoundError, AssertionError, OSError) as error:
+        # An assertion is how TFDS says that a licence wants a file downloaded by hand.
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 1
     print(f"prepared {builder.data_dir}: --config.tfds={args.name}")
     return 0
 

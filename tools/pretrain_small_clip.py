@@ -25,7 +25,7 @@ from flax import nnx
 
 from configs import default
 from safe_jax import batches, clip, knobs, loop, parallel, train
-from safe_jax.clip import checkpoints, download, weights
+from safe_jax.clip import checkpoints, weights
 from safe_jax.clip.model import CLIP, CLIPConfig
 from safe_jax.data import images, prompts, scenes
 from safe_jax.methods.zero_shot import text_classifier, unit
@@ -248,7 +248,7 @@ def measure(model: CLIP, stage: Stage) -> dict[str, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--workdir", default="runs/small_clip", help="where checkpoints go")
-    parser.add_argument("--output", default=download.SMALL, help="a .safetensors file")
+    parser.add_argument("--output", default="runs/small_clip/small.safetensors")
     parser.add_argument(
         "--steps",
         type=int,
@@ -257,6 +257,8 @@ def main() -> None:
         help="of the stages; %(default)s by default",
     )
     args = parser.parse_args()
+    if pathlib.Path(args.output).exists():
+        parser.error(f"{args.output} exists already: move it, or choose another --output")
     stages = [dataclasses.replace(s, steps=n) for s, n in zip(STAGES, args.steps, strict=True)]
     leaves = pretrain(stages, pathlib.Path(args.workdir).resolve())
     half = {name: x.astype(np.float16) for name, x in weights.to_torch(leaves).items()}
@@ -264,7 +266,6 @@ def main() -> None:
     model = nnx.merge(nnx.graphdef(weights.abstract_model(CONFIG)), weights.unflatten(rounded))
     for what, accuracy in measure(model, stages[-1]).items():
         print(f"{what}: {accuracy:.1f}")
-    pathlib.Path(args.output).unlink(missing_ok=True)
     checkpoints.write(args.output, half)
     print(f"wrote {args.output}")
 

@@ -10,10 +10,12 @@ text = model.encode_text(clip.tokenize(["a photo of a cat."]))
 
 import jax.numpy as jnp
 
+from safe_jax import paths
 from safe_jax.clip import download, weights
 from safe_jax.clip.model import CLIP, PRESETS, CLIPConfig
 from safe_jax.clip.text import tokenize
 from safe_jax.data.images import preprocess
+from safe_jax.errors import InputError
 
 __all__ = ["CLIP", "PRESETS", "CLIPConfig", "load", "locate", "preprocess", "tokenize"]
 
@@ -22,10 +24,26 @@ CACHE_DIR = "~/.cache/safe_jax"
 
 
 def locate(name_or_path, cache_dir=CACHE_DIR):
-    """The Orbax directory meant: a path, or a name, whose weights are obtained on first use."""
+    """The Orbax directory meant: a path, or a name, whose weights are obtained on first use.
+
+    Raises `InputError` where there is none.
+    """
     if name_or_path == "small":
         return download.unpack_small(cache_dir)
-    return download.fetch(name_or_path, cache_dir) if name_or_path in PRESETS else name_or_path
+    if name_or_path in PRESETS:
+        return download.fetch(name_or_path, cache_dir)
+    path = paths.path(name_or_path)
+    if path.is_file():
+        raise InputError(
+            f"{path} is a file: convert it, `python tools/convert_torch_weights.py {path} DEST`, "
+            "and name DEST"
+        )
+    if not path.exists():
+        raise InputError(
+            f"{path}: no such directory of converted weights; by name there are "
+            f"{', '.join(PRESETS)} and small (ViTs have no attention pool)"
+        )
+    return name_or_path
 
 
 def load(name_or_path, dtype=jnp.float32, sharding=None, cache_dir=CACHE_DIR) -> CLIP:

@@ -38,6 +38,8 @@ def main(argv: list[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 1
     print(f"wrote {args.destination}")
+    if not args.to_torch:
+        print(f"its text tower is taken to use {args.activation}; if it does not: --activation")
     return 0
 
 

@@ -186,10 +186,13 @@ def _whole(root):
 
 
 def _one(config):
+    findings = {}
+    for dataset in datasets.names(config):
+        one = ConfigDict(config)
+        one.dataset = dataset
+        findings[datasets.name(one)] = look_at(one)
     names = datasets.transfer_names(config)
-    return {datasets.name(config): look_at(config)} | {
-        name: look_at_transfer(config, name) for name in names
-    }
+    return findings | {name: look_at_transfer(config, name) for name in names}
 
 
 if __name__ == "__main__":

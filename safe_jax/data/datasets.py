@@ -53,9 +53,26 @@ def name(config) -> str:
     if config.dataset:
         return config.dataset
     if config.tfds:
-        base = re.split("[/:]", config.tfds)[0]
-        return {x.tfds: benchmark for benchmark, x in LAYOUTS.items()}.get(base, base)
+        return _of_tfds(config.tfds)
     return paths.absolute(paths.path(config.image_dir)).name
+
+
+def names(config) -> list[str]:
+    """Those of `config.dataset`, which may be several: `a,b`."""
+    found = [one.strip() for one in config.dataset.split(",")]
+    if len(found) > 1 and (not all(found) or len(set(found)) < len(found)):
+        raise InputError(f"config.dataset={config.dataset}: different data sets are expected: a,b")
+    return found
+
+
+def _of_tfds(given):
+    base = re.split("[/:]", given)[0]
+    return {x.tfds: benchmark for benchmark, x in LAYOUTS.items()}.get(base, base)
+
+
+def benchmark_name(config) -> str:
+    """Which of the benchmark's it may be: a folder of your own can have the name of one."""
+    return name(config) if config.tfds else config.dataset
 
 
 def load(config) -> Dataset:
@@ -95,7 +112,7 @@ def load(config) -> Dataset:
 
 def transfer_names(config) -> list[str]:
     """Those of `config.transfer`; a command line gives a,b as one."""
-    return [name for given in config.transfer for name in given.split(",")]
+    return [name.strip() for given in config.transfer for name in given.split(",")]
 
 
 def load_transfer(config, name: str) -> Transfer:
@@ -119,9 +136,11 @@ def describe(config) -> Layout:
     """What the config says, completed by what is known of the benchmark."""
     if config.tfds and (config.image_dir or config.split_file):
         raise InputError("config.tfds has its own images: unset config.image_dir and split_file")
-    # Not by the name of a folder: one of your own may be called as one of the benchmark's.
-    benchmark = name(config) if config.tfds else config.dataset
-    known = LAYOUTS.get(benchmark, Layout("", None, ()))
+    if config.tfds and config.dataset in LAYOUTS and config.dataset != _of_tfds(config.tfds):
+        raise InputError(
+            f"config.dataset={config.dataset} is not what config.tfds={config.tfds} has: unset one"
+        )
+    known = LAYOUTS.get(benchmark_name(config), Layout("", None, ()))
     layout = Layout(
         config.image_dir or known.image_dir,
         config.split_file or known.split_file,

@@ -1,12 +1,18 @@
 """A folder of one's own: `root/class/image`, or `root/{train,val,test}/class/image`."""
 
+import logging
 import re
 
 from safe_jax import paths
 from safe_jax.data import sources
 from safe_jax.errors import InputError, listing
 
-SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
+SUFFIXES = (
+    ".avif", ".bmp", ".gif", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg", ".pgm", ".png", ".ppm",
+    ".tif", ".tiff", ".webp",
+)  # fmt: skip
+log = logging.getLogger(__name__)
+
 _PARTS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 
 
@@ -23,7 +29,8 @@ def read(root) -> tuple[sources.Splits, list[str]]:
             f"{root}: no such folder; config.image_dir is the folder that holds one for each class"
         )
     folders = paths.subfolders(root)
-    if "train" in folders:
+    has_parts = "train" in map(str.lower, folders)
+    if has_parts:
         parts = {}
         for name in folders:
             if name.lower() not in _PARTS:
@@ -40,7 +47,7 @@ def read(root) -> tuple[sources.Splits, list[str]]:
     if len(names) < 2:
         raise InputError(
             f"{root}: a folder for each of at least two classes is expected"
-            f"{' in train/' if 'train' in folders else ''}, not {len(names)}"
+            f"{' in train/' if has_parts else ''}, not {len(names)}"
         )
     spaced = [name.replace("_", " ") for name in names]
     if twice := sorted({name for name in spaced if spaced.count(name) > 1}):
@@ -70,7 +77,10 @@ def read(root) -> tuple[sources.Splits, list[str]]:
 
 def _images(root, folder):
     files = sources.list_files(root, folder)
-    return [file for file in files if file.lower().endswith(SUFFIXES)]
+    images = [file for file in files if file.lower().endswith(SUFFIXES)]
+    if others := [file for file in files if file not in set(images)]:
+        log.warning("%s/%s: %d files that are no images by their names", root, folder, len(others))
+    return images
 
 
 def _natural(name):

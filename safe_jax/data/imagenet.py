@@ -76,6 +76,12 @@ def read(image_dir) -> tuple[Splits, list[str]]:
     files = paths.each(
         lambda folder: list_files(image_dir, "/".join(folder)), folders, paths.is_remote(image_dir)
     )
+    if empty := [
+        f"{image_dir}/{part}/{wnid}"
+        for (part, wnid), of_class in zip(folders, files, strict=True)
+        if not of_class
+    ]:
+        raise InputError(f"{len(empty)} class folders hold no image:" + listing(empty))
     labels = {wnid: label for label, wnid in enumerate(names)}
     records = {part: [] for part in parts}
     for (part, wnid), of_class in zip(folders, files, strict=True):

@@ -12,6 +12,7 @@ import dataclasses
 import jax
 import optax
 
+from safe_jax.errors import InputError
 from safe_jax.methods import zero_shot
 from safe_jax.methods.zero_shot import Classifier
 
@@ -24,9 +25,16 @@ class ClipAdapter:
 
     @classmethod
     def init(cls, model, text_kd, config, seed: int) -> tuple["ClipAdapter", dict, Classifier]:
-        """The method; its parameters, drawn from `seed` as torch draws a linear layer; the rest."""
+        """The method; its parameters, drawn from `seed` as torch draws a linear layer; the rest.
+
+        Raises `InputError` where nothing would be left of the features.
+        """
         d = text_kd.shape[1]
         e = d // config.reduction
+        if not e:
+            raise InputError(
+                f"config.clip_adapter.reduction={config.reduction}: the features have {d} channels"
+            )
         down, up = jax.random.split(jax.random.key(seed))
         params = {
             "down": jax.random.uniform(down, (d, e), minval=-1, maxval=1) * d**-0.5,

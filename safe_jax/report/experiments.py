@@ -75,9 +75,17 @@ def _by_hash(rows):
         experiment = row["config_hash"], row["dataset"]
         of_hash = cells.pop(experiment, {})
         # The same subset of images that changed since: the later row is what holds now.
-        of_hash[row["method"], row["shots"], row["seed"]] = row
+        cell = row["method"], row["shots"], row["seed"]
+        of_hash.pop(cell, None)  # to the end: rows stay in the order in which they were written
+        of_hash[cell] = row
         cells[experiment] = of_hash
-    return {experiment: list(of_hash.values()) for experiment, of_hash in cells.items()}
+    return {experiment: _of_same_knobs(of_hash.values()) for experiment, of_hash in cells.items()}
+
+
+def _of_same_knobs(rows):
+    """Those whose method had the knobs that it has in its latest row."""
+    latest = {row["method"]: row.get("knobs") for row in rows}
+    return [row for row in rows if row.get("knobs") == latest[row["method"]]]
 
 
 def _config(directory, config_hash):
