@@ -26,7 +26,8 @@ def get_config() -> ConfigDict:
     # The pre-trained model: RN50, RN101, RN50x4, RN50x16, RN50x64 (downloaded on first use), small
     # (comes with the package), or a directory written by tools/convert_torch_weights.py.
     config.weights = "RN50"
-    config.dtype = "auto"  # of the trunk; auto: bfloat16 on an accelerator, float32 on a CPU
+    # Of the trunk: float32, bfloat16 or float16. auto: bfloat16 on an accelerator, else float32.
+    config.dtype = "auto"
 
     # Tuning by AdamW. What was measured for these defaults, and how, is in docs/defaults.md.
     config.trainable = "attnpool/.*"  # regex; parameters whose whole path matches are trained

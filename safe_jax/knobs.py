@@ -18,7 +18,7 @@ from safe_jax.methods import safe, tip_adapter
 log = logging.getLogger(__name__)
 
 _CHOICES = {
-    "dtype": ("auto", "float32", "bfloat16"),
+    "dtype": ("auto", "float32", "bfloat16", "float16"),
     "features": ("bank", "online"),
     "bank_dtype": ("float16", "float32"),
     "blend": safe.BLENDS,

@@ -34,7 +34,7 @@ GRID = {"a_steps": 3, "b_steps": 4, "a_max": 3.0, "b_max": 7.0}
     ],
 )
 def test_both_sides_do_the_same_work(cases, names):
-    rows = [harness.run(case, 1, PEAK) for case in cases()]  # raises where they do not
+    rows = [harness.run(case, 1, PEAK, PEAK) for case in cases()]  # raises where they do not
     assert [row["what"] for row in rows] == names
     for row in rows:
         assert row["ratio"] > 0
@@ -46,7 +46,7 @@ def test_both_sides_do_the_same_work(cases, names):
 def test_other_work_is_refused():
     case = harness.Case("x", lambda: 1.0, lambda: 2.0, 1, "pieces")
     with pytest.raises(AssertionError, match="x is not the same work"):
-        harness.run(case, 1, PEAK)
+        harness.run(case, 1, PEAK, PEAK)
 
 
 def test_floors_ratios_and_parts_are_reckoned(monkeypatch):
@@ -55,7 +55,7 @@ def test_floors_ratios_and_parts_are_reckoned(monkeypatch):
     case = harness.Case(
         "x", lambda: 1.0, lambda: 1.0, 8, "pieces", flops=5e8, bytes=2e8, theirs_times=20
     )
-    row = harness.run(case, 3, PEAK)
+    row = harness.run(case, 3, PEAK, PEAK)
     assert (row["ours_s"], row["theirs_s"], row["ratio"]) == (1, 20, 20)
     assert (row["floor_s"], row["share"]) == (0.5, 0.5)
 
@@ -69,7 +69,7 @@ def test_the_banks_benchmark_measures_time_and_memory(tmp_path):
     assert pause["ms_a_step_read_between"] >= 5
     assert memory["peak_mb"] >= memory["before_mb"] > 0
     assert [row["what"] for row in reads] == ["positional reads", "memory map"] * 2
-    whole = bank.measure_whole(made, tiny.CONFIG, batch=64, epochs=2)
+    whole = bank.measure_whole(tmp_path, made, tiny.CONFIG, batch=64, epochs=2)
     assert whole["what"] == "2 epochs of 256 maps, batch 64"
     assert whole["peak_mb"] >= whole["before_mb"] > 0
 

@@ -30,7 +30,7 @@ def cases(device, images=5000, classes=100, shots=16, width=1024, changed=()) ->
     def random_unit(*shape):
         return np.array(unit(rng.normal(size=(*shape, width)).astype(np.float32)))
 
-    text_kd, keys_ksd, feature_nd = random_unit(classes), random_unit(classes, shots), None
+    text_kd, keys_ksd = random_unit(classes), random_unit(classes, shots)
     feature_nd = random_unit(images)
     label_n = rng.integers(classes, size=images)
     mesh = parallel.make_mesh(jax.devices()[:1])

@@ -85,7 +85,8 @@ class Pool:
 
     def theirs(self, tunes: bool):
         """What PyTorch does for the same, with or without its optimizer's step."""
-        optimizer = torch.optim.AdamW(self.params.values(), lr=1e-6)
+        on_gpu = self.dense_bchw.is_cuda
+        optimizer = torch.optim.AdamW(self.params.values(), lr=1e-6, fused=on_gpu or None)
 
         def step():
             feature = torch_clip.pool(self.params, self.dense_bchw)

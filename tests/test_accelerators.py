@@ -1,0 +1,62 @@
+"""What can be shown of accelerators without one: programs are made for them, in full float32."""
+
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from safe_jax import batches, experiment, extraction, features, parallel, population, train
+from safe_jax.methods.safe import Safe, grid
+from tests import tiny
+
+
+@pytest.fixture(scope="module")
+def programs(model, tiny_root):
+    """The compiled functions, each with its arguments."""
+    config = tiny.freeze(tiny.config(tiny_root))
+    mesh = parallel.make_mesh(jax.devices()[:1])
+    dense = np.ones((8, *model.config.dense_shape), np.float16)
+    table = features.Table({"dense_bhwc": dense, "original_bd": model.attnpool(dense)}, views=1)
+    plan = batches.plan(8, 1, 8, config.epochs, seed=0)
+    batch = next(batches.from_bank(table, np.arange(8), np.arange(8) % 4, plan, mesh))
+    text_kd = jnp.eye(4, model.config.embed_dim)
+    state, tuning = train.init(*Safe.init(model, text_kd, config), config, plan, mesh)
+    fixed = {"method": tuning.method, "optimizer": tuning.optimizer}
+    axes = [jnp.asarray(values) for values in grid(config).values()]
+    graphdef, params = extraction.fold(model, mesh)
+    pixels = np.zeros((2, model.image_size, model.image_size, 3), np.uint8)
+    states, shared = population.stack([(state, tuning)] * 2, {**table.arrays}, mesh)
+    members = [batches.rows(table, np.arange(8), np.arange(8) % 4, plan)] * 2
+    rows = next(population.batches(members, mesh))
+    return {
+        "train_step": (train.train_step, (state, tuning.frozen, tuning.schedule, batch), fixed),
+        "eval_step": (
+            train.eval_step, (state.params, tuning.frozen, batch, axes, None),
+            {"method": tuning.method},
+        ),
+        "population_step": (
+            population.population_step,
+            (states, shared.frozen, shared.schedule, shared.table, rows), fixed,
+        ),
+        "extract_step": (extraction.extract_step, (graphdef, params, pixels, jnp.float16), {}),
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("platform", ["cuda", "tpu"])
+@pytest.mark.parametrize("name", ["train_step", "eval_step", "population_step", "extract_step"])
+def test_a_step_is_made_for_an_accelerator(programs, name, platform):
+    function, args, fixed = programs[name]
+    with jax.default_matmul_precision("highest"):
+        traced = function.trace(*args, **fixed)
+        text = traced.lower(lowering_platforms=(platform,)).as_text()
+    products = re.findall(r"stablehlo\.(?:dot_general|convolution).*", text)
+    assert products
+    # What is not told to be exact is rounded to 10 bits on a GPU, and to 7 on a TPU.
+    assert [line for line in products if len(re.findall("HIGHEST", line)) < 2] == []
+
+
+def test_a_run_is_computed_in_full_float32(tiny_config, tmp_path, monkeypatch):
+    monkeypatch.setattr(experiment, "_run", lambda *_: [jax.config.jax_default_matmul_precision])
+    assert experiment.run(tiny_config, tmp_path) == ["highest"]
