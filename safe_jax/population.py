@@ -39,13 +39,12 @@ class Population:
 
 @functools.partial(jax.jit, static_argnames=("method", "optimizer"), donate_argnames="state")
 def population_step(state, frozen, schedule, table, batch, *, method, optimizer):
-    """`train.update` of every member, on the rows `row_mb` of the arrays in `table`."""
+    """`train.train_step` of every member, on the rows `row_mb` of the arrays in `table`."""
 
     def member(state, frozen, schedule, batch):
-        rows = {name: x[batch["row_b"]] for name, x in table.items()}
-        return train.update(
-            state, frozen, schedule, rows | batch, method=method, optimizer=optimizer
-        )
+        batch = {name: x[batch["row_b"]] for name, x in table.items()} | batch
+        loss, grads = train.loss_and_grads(state.params, frozen, batch, method=method)
+        return train.apply_grads(state, grads, schedule, optimizer=optimizer), loss
 
     return jax.vmap(member)(state, frozen, schedule, batch)
 

@@ -31,7 +31,10 @@ def programs(model, tiny_root):
     members = [batches.rows(table, np.arange(8), np.arange(8) % 4, plan)] * 2
     rows = next(population.batches(members, mesh))
     return {
-        "train_step": (train.train_step, (state, tuning.frozen, tuning.schedule, batch), fixed),
+        "loss_and_grads": (
+            jax.jit(train.loss_and_grads, static_argnames="method"),
+            (state.params, tuning.frozen, batch), {"method": tuning.method},
+        ),
         "eval_step": (
             train.eval_step, (state.params, tuning.frozen, batch, axes, None),
             {"method": tuning.method},
@@ -45,7 +48,7 @@ def programs(model, tiny_root):
 
 
 @pytest.mark.parametrize("platform", ["cuda", "tpu"])
-@pytest.mark.parametrize("name", ["train_step", "eval_step", "population_step", "extract_step"])
+@pytest.mark.parametrize("name", ["loss_and_grads", "eval_step", "population_step", "extract_step"])
 def test_a_step_is_made_for_an_accelerator(programs, name, platform):
     function, args, fixed = programs[name]
     with jax.default_matmul_precision("highest"):
