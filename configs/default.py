@@ -33,7 +33,7 @@ def get_config() -> ConfigDict:
     config.trainable = "attnpool/.*"  # regex; parameters whose whole path matches are trained
     config.learning_rate = 1e-4  # the peak, after the warm-up
     config.weight_decay = 0.01
-    # Several, in the place of every method's own: the one that is best on validation is chosen.
+    # If given, they replace every method's own; the one that is best on validation is kept.
     config.learning_rates = ()
     config.weight_decays = ()
     config.epochs = 50
@@ -45,8 +45,8 @@ def get_config() -> ConfigDict:
     config.blend = "feature"  # feature, unit or logit; methods/safe.py has the formulas
     config.train_alpha = 1.0  # tune through this blend; 1: the tuned pool by itself
 
-    # What the other methods have of their own, in the place of a knob above where it has the same
-    # name. Which of it is the authors' is in docs/methods.md.
+    # Knobs of one method each; they override those above of the same name. Which values are the
+    # authors' is in docs/methods.md.
     # The caches: the grid of a and b, and the values that keys are tuned with. 0: the authors' for
     # the data set.
     config.tip_adapter = ConfigDict(
@@ -134,7 +134,7 @@ def get_config() -> ConfigDict:
     # imagenet_r.
     config.transfer = ()
 
-    # Nothing below changes a result, but for the last bits of its features.
+    # What follows affects speed and memory; results change by rounding alone.
     # Downloads, and banks: for RN50 196 KiB an image and view.
     config.cache_dir = "~/.cache/safe_jax"
     config.workers = 0  # threads that decode; 0: one for each core

@@ -1,7 +1,8 @@
 """Which image and which view go into which step, and the batches made of them.
 
 Everything is drawn ahead from the seed, so that any step can be the first after an interruption,
-and the same batches are made on any number of devices. A host reads what its own devices take.
+and the same batches are made on any number of devices. A host reads what its own devices take, or
+all rows at first, where these are held on the devices.
 
 Axes: s steps, b images of a batch, n images of a subset, h rows and w columns of cells,
 c channels, d channels of the joint space.

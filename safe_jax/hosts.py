@@ -1,8 +1,8 @@
 """Hosts: the processes of one run find each other, agree, and end together.
 
 A run is one process, or the same command on every host. All compute the same things in the same
-order, for whoever waits for another waits for ever; the first alone writes what all can see, and
-tells how it goes.
+order, for a collective that one of them skips blocks the others for ever; the first alone writes
+what all can see, and tells how it goes.
 """
 
 import contextlib
@@ -102,7 +102,7 @@ def joined(
 
 
 def _watch(last_words):
-    """Has a process say `last_words` when this one dies; returns what is to be called else.
+    """Has a process say `last_words` when this one dies; returns a function that calls it off.
 
     JAX aborts a process whose fellows are gone, which no Python code can see coming.
     """

@@ -195,8 +195,8 @@ class Trial:
         Args:
             images_of: one of the functions above, from a use to images.
 
-        Where nothing is to be chosen, or by nothing, the first. Raises `loop.DivergedError` where
-        no candidate gives finite logits.
+        The first candidate, where there is no choice or no validation image. Raises
+        `loop.DivergedError` where no candidate gives finite logits.
         """
         seconds = sum(tuned.seconds for tuned in candidates)
         if not self.subset.val or not (grid or len(candidates) > 1):

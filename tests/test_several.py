@@ -59,7 +59,7 @@ def test_data_sets_take_turns_and_have_a_mean(root, tiny_root, tmp_path):
     assert f"{sum(by_seed) / 2:.2f}" in mean.splitlines()[3]
     # What is published stands beside its own data set, with its protocol.
     assert second.splitlines()[-2].split()[-1] == "53.72"
-    assert "the epoch picked on the test images" in second.splitlines()[-1]
+    assert "the epoch picked on test" in second.splitlines()[-1]
     assert "published" not in mean
 
 

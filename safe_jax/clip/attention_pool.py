@@ -76,11 +76,11 @@ class AttentionPool(nnx.Module):
         return on_cells_bna.reshape(*dense_bhwc.shape[:3], -1)
 
     def _tokens(self, dense_bhwc):
-        """Cells, their positions, and what parts the mean token from the mean of the others.
+        """Cells, their positions, and `apart_c`: the mean token less the mean of the other tokens.
 
-        The mean token is the mean cell at a position of its own: so it is the mean of the other
-        tokens, and `apart_c`, that position less the mean of theirs. What is done with it follows
-        from what is done with them; `apart_c` is one vector for all images.
+        The mean token is the mean cell at a position of its own, so only positions are left in the
+        difference: it is one vector for all images, and what is done with the mean token follows
+        from what is done with the others.
         """
         b, rows, columns, c = dense_bhwc.shape
         position_mc = self.positional_embedding[...]

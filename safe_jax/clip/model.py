@@ -44,8 +44,9 @@ class CLIP(nnx.Module):
     """A CLIP model with float32 parameters.
 
     `dtype` is what the trunk computes in (its parameters are cast on the way); pool, text tower
-    and everything after them stay in float32. `logit_scale` is a logarithm, as in OpenAI's code:
-    logits are `exp(logit_scale)` times the cosine.
+    and everything after them stay in float32, whose products accelerators round unless
+    `jax.default_matmul_precision("highest")` is set, as a run sets it. `logit_scale` is a
+    logarithm, as in OpenAI's code: logits are `exp(logit_scale)` times the cosine.
     """
 
     def __init__(self, config: CLIPConfig, *, dtype=jnp.float32, rngs: nnx.Rngs):

@@ -20,8 +20,8 @@ log = logging.getLogger(__name__)
 class Dataset:
     """A data set whose listing was read; its records' paths are under `image_dir`.
 
-    That is a folder, of a disk or a bucket, or a `tfds.Prepared`, of which `/`, `open` and `stat`
-    work alike.
+    That is a folder, on a disk or in a bucket, or a `tfds.Prepared`, which has `/`, `open` and
+    `stat` as a path has.
     `prompts` has the sentences of each class. `boxes` tells of some images where the labelled
     object is, in pixels.
     """

@@ -5,7 +5,9 @@ They were measured by another protocol than ours, which must be named wherever t
 
 WEIGHTS = "RN50"
 METHOD = "Tip-Adapter-F"
-PROTOCOL = "one seed; the full validation set; the epoch picked on the test images"
+PROTOCOL = (
+    "one seed; the full validation set, on ImageNet the test images; the epoch picked on test"
+)
 SOURCE = "Tip-Adapter (arXiv 2207.09519), as public repositories give its figures"
 SHOTS = (1, 2, 4, 8, 16)
 
