@@ -105,9 +105,8 @@ def test_eight_devices_write_the_same_rows_but_for_rounding(done, tiny_root, tmp
     ],
 )
 def test_other_modes_run(done, tiny_root, tmp_path, knobs):
-    process = run(tiny_root, tmp_path, done.cache, shots="2", seeds="1", **knobs)
-    assert process.returncode == 0, process.stderr
-    zero_shot, row = rows(tmp_path)
+    knobs = {"shots": (2,), "cache_dir": str(done.cache)} | knobs
+    zero_shot, row = experiment.run(tiny.config(tiny_root, **knobs), tmp_path)
     assert row["accuracy"] in row["curve"]["eval"]
     assert row["selection"] == knobs.get("selection", "few_shot_val")
     assert row["split"] == zero_shot["split"] == knobs.get("eval_split", "test")
@@ -140,7 +139,7 @@ def test_mistakes_are_told_without_a_traceback(done, tiny_root, tmp_path, knobs,
     [
         ({"epochs": 0}, "config.epochs=0: at least 1 is expected"),
         ({"blend": "features"}, "config.blend='features': one of feature, unit, logit"),
-        ({"weights": "Rn50"}, "no such directory of converted weights; by name there are RN50,"),
+        ({"weights": "Rn50"}, "or use one of RN50, RN101, RN50x4, RN50x16, RN50x64, small"),
         ({"weights": __file__}, "is a file: convert it, `python tools/convert"),
         ({"weights": str(ROOT)}, "holds no converted weights"),
         ({"split_file": "absent.json"}, "no such split file"),
@@ -198,11 +197,11 @@ def test_rows_of_other_images_are_not_reused(tiny_root, tmp_path):
     """The same names and knobs, but every picture is another: all is computed anew."""
     root, workdir = tmp_path / "data", tmp_path / "run"
     shutil.copytree(tiny_root, root)
-    first = run(root, workdir, tmp_path / "cache", shots="4", seeds="1")
+    config = tiny.config(root, shots=(4,), epochs=20, cache_dir=str(tmp_path / "cache"))
+    experiment.run(config, workdir)
     for file in (root / "patches" / "images").rglob("*.jpg"):
         PIL.Image.new("RGB", (70, 70)).save(file)
-    second = run(root, workdir, tmp_path / "cache", shots="4", seeds="1")
-    assert first.returncode == second.returncode == 0, second.stderr
+    experiment.run(config, workdir)
     accuracy = [row["accuracy"] for row in rows(workdir)]
     assert len(accuracy) == 4
     assert accuracy[1] > 25

@@ -40,8 +40,9 @@ def locate(name_or_path, cache_dir=CACHE_DIR):
         )
     if not path.exists():
         raise InputError(
-            f"{path}: no such directory of converted weights; by name there are "
-            f"{', '.join(PRESETS)} and small (ViTs have no attention pool)"
+            f"{path}: no such directory of converted weights; make it with "
+            f"`python tools/convert_torch_weights.py CHECKPOINT {path}`, or use one of "
+            f"{', '.join(PRESETS)}, small (ViTs have no attention pool)"
         )
     return name_or_path
 
