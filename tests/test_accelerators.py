@@ -27,7 +27,7 @@ def programs(model, tiny_root):
     axes = [jnp.asarray(values) for values in grid(config).values()]
     graphdef, params = extraction.fold(model, mesh)
     pixels = np.zeros((2, model.image_size, model.image_size, 3), np.uint8)
-    states, shared = population.stack([(state, tuning)] * 2, {**table.arrays}, mesh)
+    states, shared = population.stack([(state, tuning)] * 2, table.arrays, mesh)
     members = [batches.rows(table, np.arange(8), np.arange(8) % 4, plan)] * 2
     rows = next(population.batches(members, mesh))
     return {

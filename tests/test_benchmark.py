@@ -53,9 +53,10 @@ def test_floors_ratios_and_parts_are_reckoned(monkeypatch):
     clock = iter(range(100))
     monkeypatch.setattr(harness.time, "perf_counter", lambda: next(clock))
     case = harness.Case(
-        "x", lambda: 1.0, lambda: 1.0, 8, "pieces", flops=5e8, bytes=2e8, theirs_times=20
-    )
-    row = harness.run(case, 3, PEAK, PEAK)
+        "x", lambda: 1.0, lambda: 1.0, 8, "pieces", flops=4e8, trunk_flops=1e9, bytes=2e8,
+        theirs_times=20,
+    )  # fmt: skip
+    row = harness.run(case, 3, PEAK, harness.Peak(flops=1e10, bytes=1e9))
     assert (row["ours_s"], row["theirs_s"], row["ratio"]) == (1, 20, 20)
     assert (row["floor_s"], row["share"]) == (0.5, 0.5)
 

@@ -233,7 +233,7 @@ def test_batches_of_a_bank_are_the_rows_planned(
 ):
     """Whether they are read for each batch, or lie on devices that have memory of their own."""
     if held:
-        monkeypatch.setattr(batches, "room", lambda mesh: 2 * 3 * 10**6)
+        monkeypatch.setattr(batches, "room", lambda mesh: 10**9)
         monkeypatch.setattr(batches, "READ_AT_ONCE", 2)
         monkeypatch.setattr(parallel, "ahead", None)
     mesh = parallel.make_mesh()
