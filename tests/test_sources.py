@@ -114,12 +114,13 @@ def test_what_is_wrong_with_aircrafts_lists_is_said(aircraft_root):
 # A folder of one's own.
 
 
-def test_folders_of_classes_are_divided_always_alike(tmp_path):
+def test_folders_of_classes_are_divided_always_alike(tmp_path, caplog):
     root = tmp_path / "My pets"
     for name in ("cat_10", "cat_2", "Dog"):
         touch(root, *(f"{name}/{n}.JPG" for n in range(20)), f"{name}/.x.jpg", f"{name}/notes.txt")
     touch(root, ".hidden/1.jpg", "README.md")
     data = load_folder(root)
+    assert "My pets: 3 files that are no images by their names are passed over" in caplog.text
     assert data.name == "My pets"
     assert data.classnames == ("cat 2", "cat 10", "Dog")
     assert data.prompts[1] == ("a photo of a cat 10.",)

@@ -211,6 +211,8 @@ def test_a_variant_of_imagenet_has_its_own_classes(tmp_path, config):
 
 def test_the_tool_prepares_what_is_read(config, tmp_path, monkeypatch, capsys):
     def builder(name, **kwargs):
+        if name == "oxford_pets":
+            raise tensorflow_datasets.core.DatasetNotFoundError("oxford_pets:\nis not there")
         if name != "oxford_iiit_pet":
             raise ImportError("TensorFlow is missing")
         return Scans(**kwargs)
@@ -225,6 +227,8 @@ def test_the_tool_prepares_what_is_read(config, tmp_path, monkeypatch, capsys):
     assert capsys.readouterr().err.endswith(
         "error: TensorFlow is missing; pip install 'safe_jax[tfds]'\n"
     )
+    assert prepare_tfds.main(["oxford_pets", str(tmp_path / "new")]) == 1
+    assert capsys.readouterr().err == "error: oxford_pets: is not there\n"
 
 
 def test_what_is_not_prepared_gets_the_command(config, root, tmp_path):

@@ -60,11 +60,13 @@ def read(root) -> tuple[sources.Splits, list[str]]:
     if strange:
         raise InputError(f"{len(strange)} class folders are not in train:" + listing(strange))
 
-    records, empty = {}, []
+    records, empty, others = {}, [], 0
     for part, (classes, prefix) in parts.items():
         records[part] = []
         for label, name in enumerate(names):
-            files = _images(root, prefix + name) if name in classes else []
+            listed = sources.list_files(root, prefix + name) if name in classes else []
+            files = [file for file in listed if file.lower().endswith(SUFFIXES)]
+            others += len(listed) - len(files)
             if not files and (part == "train" or name in classes):
                 empty.append(f"{root}/{prefix}{name}")
             records[part] += [sources.Record(file, label, name) for file in files]
@@ -72,15 +74,9 @@ def read(root) -> tuple[sources.Splits, list[str]]:
         raise InputError(
             f"{len(empty)} class folders hold no image ({', '.join(SUFFIXES)}):" + listing(empty)
         )
+    if others:
+        log.warning("%s: %d files that are no images by their names are passed over", root, others)
     return sources.complete(records, root), names
-
-
-def _images(root, folder):
-    files = sources.list_files(root, folder)
-    images = [file for file in files if file.lower().endswith(SUFFIXES)]
-    if others := [file for file in files if file not in set(images)]:
-        log.warning("%s/%s: %d files that are no images by their names", root, folder, len(others))
-    return images
 
 
 def _natural(name):
