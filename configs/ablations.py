@@ -6,7 +6,7 @@ Evaluated on the validation images that chose no alpha. docs/ablations.md has th
 """
 
 from configs import default
-from safe_jax.errors import InputError
+from safe_jax.runtime.errors import InputError
 
 CHANGES = {
     "default": {},

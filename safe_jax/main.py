@@ -13,9 +13,11 @@ import absl.logging
 from absl import app, flags
 from ml_collections import config_flags
 
-from safe_jax import command_line, experiment, hosts, paths, report
+from safe_jax import report
 from safe_jax.data import datasets
-from safe_jax.errors import InputError
+from safe_jax.experiment import run as experiment
+from safe_jax.runtime import command_line, hosts, paths
+from safe_jax.runtime.errors import InputError
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "What to run.")
 WORKDIR = flags.DEFINE_string(

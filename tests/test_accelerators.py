@@ -7,8 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from safe_jax import batches, experiment, extraction, features, parallel, population, train
+from safe_jax.bank import batches, extraction, store
+from safe_jax.experiment import run as experiment
 from safe_jax.methods.safe import Safe, grid
+from safe_jax.runtime import devices
+from safe_jax.tuning import population, train
 from tests import tiny
 
 
@@ -16,9 +19,9 @@ from tests import tiny
 def programs(model, tiny_root):
     """The compiled functions, each with its arguments."""
     config = tiny.freeze(tiny.config(tiny_root))
-    mesh = parallel.make_mesh(jax.devices()[:1])
+    mesh = devices.make_mesh(jax.devices()[:1])
     dense = np.ones((8, *model.config.dense_shape), np.float16)
-    table = features.Table({"dense_bhwc": dense, "original_bd": model.attnpool(dense)}, views=1)
+    table = store.Table({"dense_bhwc": dense, "original_bd": model.attnpool(dense)}, views=1)
     plan = batches.plan(8, 1, 8, config.epochs, seed=0)
     batch = next(batches.from_bank(table, np.arange(8), np.arange(8) % 4, plan, mesh))
     text_kd = jnp.eye(4, model.config.embed_dim)

@@ -10,10 +10,10 @@ import sys
 import fsspec
 import pytest
 
-from safe_jax import paths
 from safe_jax.data import check, datasets, folders, imagenet
-from safe_jax.errors import InputError
 from safe_jax.report import __main__ as report_command
+from safe_jax.runtime import paths
+from safe_jax.runtime.errors import InputError
 from tests import bucket
 from tests.commands import ROOT, command
 

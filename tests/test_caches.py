@@ -8,11 +8,14 @@ import numpy as np
 import pytest
 
 from configs import default
-from safe_jax import knobs, parallel, selection, train
+from safe_jax.classifier import selection
+from safe_jax.experiment import knobs
 from safe_jax.methods import cache, safe
 from safe_jax.methods import safe_a as safe_a_module
 from safe_jax.methods.safe_a import SafeA
 from safe_jax.methods.tip_adapter import TipAdapter
+from safe_jax.runtime import devices
+from safe_jax.tuning import train
 from tests import tiny
 from tests.fake_features import CLASSES, CONFIG, COUNT, batch_of, unit
 
@@ -56,7 +59,7 @@ def test_the_grid_is_the_authors_and_has_numpys_winner(model, scale, data):
         np.testing.assert_allclose(grid[name], values)
     assert cache.grid(tiny.freeze(CONFIG, selection="fixed")) == {"b": [1.5], "a": [2.0]}
 
-    params, tuning = train.as_is(*tip(model, data), parallel.make_mesh(jax.devices()[:1]))
+    params, tuning = train.as_is(*tip(model, data), devices.make_mesh(jax.devices()[:1]))
     accuracy, loss = train.evaluate(params, tuning, grid, [batch_of(data)])
     expected = np.array(
         [[numpy_tip_adapter(data, scale, a, b) for a in grid["a"]] for b in grid["b"]]
@@ -75,7 +78,7 @@ def test_tip_adapter_f_is_numpys_adamw_on_the_keys(model, scale, data):
     method, params, context = tip(model, data, config)
     slots = cache.Slots.of(data.support_label, CLASSES)
     where = {image: slot for slot, image in np.ndenumerate(slots.image_ks) if slots.filled_ks[slot]}
-    mesh = parallel.make_mesh(jax.devices()[:1])
+    mesh = devices.make_mesh(jax.devices()[:1])
     plan = types.SimpleNamespace(steps=6, steps_per_epoch=1)
     state, tuning = train.init(method, params, context, config, plan, mesh)
 
@@ -141,7 +144,7 @@ def test_safe_a_on_the_original_pool_alone_is_tip_adapter(model, data):
     assert [(name, len(values)) for name, values in axes.items()] == [
         ("alpha", 5), ("b", 9), ("a", 7),
     ]  # fmt: skip
-    mesh = parallel.make_mesh(jax.devices()[:1])
+    mesh = devices.make_mesh(jax.devices()[:1])
     params, tuning = train.as_is(*safe_a(model, data), mesh)
     accuracy, loss = train.evaluate(params, tuning, axes, [batch_of(data)])
     params, tuning = train.as_is(*tip(model, data), mesh)

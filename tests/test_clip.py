@@ -10,7 +10,7 @@ import torch
 from flax import nnx, traverse_util
 
 from safe_jax import clip
-from safe_jax.clip import checkpoints, weights, winograd
+from safe_jax.clip import torch_files, weights, winograd
 from safe_jax.clip.attention_pool import AttentionPool
 from safe_jax.clip.model import PRESETS
 from tests import torch_clip
@@ -185,7 +185,7 @@ def test_rn50_whole(tmp_path):
         image_size=config.image_size, text_width=config.text_width, text_layers=config.text_layers,
     )  # fmt: skip
     torch.save(state, tmp_path / "RN50.pt")
-    checkpoints.convert(tmp_path / "RN50.pt", tmp_path / "RN50")
+    torch_files.convert(tmp_path / "RN50.pt", tmp_path / "RN50")
     model = clip.load(tmp_path / "RN50")
     assert model.config == config
     images_bhwc = np.random.default_rng(0).normal(size=(2, 224, 224, 3)).astype(np.float32)

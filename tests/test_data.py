@@ -7,8 +7,9 @@ import json
 import pytest
 
 from configs import default
-from safe_jax.data import datasets, few_shot, layouts, sources
-from safe_jax.errors import InputError
+from safe_jax.data import datasets, few_shot, layouts
+from safe_jax.data.records import read_split_file
+from safe_jax.runtime.errors import InputError
 from tests import tiny
 
 # Subsets.
@@ -21,7 +22,7 @@ def test_subsets_are_coops(shared):
     checked = 0
     for name, draws in digests.items():
         file = layouts.LAYOUTS[name].split_file.split("/")[-1]
-        splits, _ = sources.read_split_file(folder.get(name, shared / "facts" / "splits") / file)
+        splits, _ = read_split_file(folder.get(name, shared / "facts" / "splits") / file)
         for key, wanted in draws.items():
             shots, seed = (int(part.split("_")[1]) for part in key.split("-"))
             drawn = few_shot.subset(splits.train, splits.val, shots, seed)

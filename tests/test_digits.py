@@ -11,9 +11,9 @@ import PIL.Image
 import pytest
 
 from safe_jax import clip
-from safe_jax.clip import checkpoints, download
+from safe_jax.clip import download, torch_files
 from safe_jax.data import datasets, digits, scenes
-from safe_jax.errors import InputError
+from safe_jax.runtime.errors import InputError
 from tests import tiny
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -111,10 +111,10 @@ def test_the_small_clip_goes_through_the_table(tmp_path):
     assert (model.image_size, model.config.dense_shape) == (128, (4, 4, 512))
     directory = clip.locate("small", tmp_path)
     assert clip.locate("small", tmp_path) == directory  # as it was made
-    checkpoints.convert_back(directory, tmp_path / "back.safetensors")
+    torch_files.convert_back(directory, tmp_path / "back.safetensors")
     before, after = (
-        checkpoints.read(download.SMALL),
-        checkpoints.read(tmp_path / "back.safetensors"),
+        torch_files.read(download.SMALL),
+        torch_files.read(tmp_path / "back.safetensors"),
     )
     assert before.keys() == after.keys()
     assert all((before[name] == after[name]).all() for name in before)

@@ -6,9 +6,10 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from safe_jax import examples
-from safe_jax.data import datasets, images, sources
-from safe_jax.errors import InputError
+from safe_jax.data import datasets, images
+from safe_jax.data.records import Record, read_split_file
+from safe_jax.experiment import examples
+from safe_jax.runtime.errors import InputError
 
 
 def test_boxes_follow_the_centre_crop():
@@ -22,7 +23,7 @@ def test_boxes_follow_the_centre_crop():
 
 def test_attention_on_an_object_counts_cells_as_far_as_they_are_covered(tmp_path):
     PIL.Image.new("RGB", (64, 64)).save(tmp_path / "a.png")
-    record = sources.Record("a.png", 0, "a")
+    record = Record("a.png", 0, "a")
     data = datasets.Dataset("x", tmp_path, ("a",), ("{}",), None, {"a.png": [0, 0, 48, 32]})
     maps = {"left": np.array([[[1.0, 0], [0, 0]]]), "right": np.array([[[0, 0.5], [0.25, 0.25]]])}
     # Of 2 x 2 cells the box covers the first whole and half of the second.
@@ -35,11 +36,11 @@ def test_malformed_boxes_are_refused(tmp_path, boxes):
     content = {"train": rows, "val": rows, "test": rows, "boxes": boxes}
     (tmp_path / "split.json").write_text(json.dumps(content))
     with pytest.raises(InputError, match="boxes by image path"):
-        sources.read_split_file(tmp_path / "split.json")
+        read_split_file(tmp_path / "split.json")
 
 
 def test_examples_are_the_same_whatever_the_order():
-    records = [sources.Record(f"{n}.jpg", 0, "a") for n in range(50)]
+    records = [Record(f"{n}.jpg", 0, "a") for n in range(50)]
     drawn = examples.draw(records)
     assert len(set(drawn)) == examples.COUNT
     assert examples.draw(records[::-1]) == drawn

@@ -8,9 +8,12 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from safe_jax import batches, clip, features, parallel, rows
-from safe_jax.data import images, sources
-from safe_jax.errors import InputError
+from safe_jax import clip
+from safe_jax.bank import batches, row_file, store
+from safe_jax.data import images
+from safe_jax.data.records import Record
+from safe_jax.runtime import devices
+from safe_jax.runtime.errors import InputError
 from tests import tiny
 
 
@@ -21,9 +24,9 @@ def names(tiny_root):
 
 
 def obtain(config, model, root, names, views=2, devices=1):
-    mesh = parallel.make_mesh(jax.devices()[:devices])
-    spec = features.bank_spec(config, "digest", root / "patches" / "images", names, views)
-    return features.load_or_extract(spec, model, mesh, config)
+    mesh = devices.make_mesh(jax.devices()[:devices])
+    spec = store.bank_spec(config, "digest", root / "patches" / "images", names, views)
+    return store.load_or_extract(spec, model, mesh, config)
 
 
 def same(found, wanted):
@@ -99,7 +102,7 @@ def test_goes_on_where_it_was_killed(tiny_config, model, tiny_root, names, tmp_p
 
 def test_what_a_kill_left_of_the_arrays_is_thrown_away(tiny_config, model, tiny_root, names):
     config = tiny.freeze(tiny_config)
-    spec = features.bank_spec(config, "digest", tiny_root / "patches" / "images", names, 2)
+    spec = store.bank_spec(config, "digest", tiny_root / "patches" / "images", names, 2)
     half = spec.folder.with_suffix(".partial")
     half.mkdir(parents=True)
     (half / "dense.npy").write_bytes(b"cut short")
@@ -113,9 +116,7 @@ def test_key_covers_all_that_a_bank_depends_on(tiny_config, tiny_root, names, tm
         (root / name).write_bytes((tiny_root / "patches" / "images" / name).read_bytes())
 
     def folder(digest="digest", names=names, views=2, **knobs):
-        return features.bank_spec(
-            tiny.freeze(tiny_config, **knobs), digest, root, names, views
-        ).folder
+        return store.bank_spec(tiny.freeze(tiny_config, **knobs), digest, root, names, views).folder
 
     first = folder()
     assert folder() == first
@@ -147,18 +148,18 @@ def test_dense_maps_too_large_for_16_bits_are_refused(tiny_config, tiny_root, na
 
 
 def test_a_full_disk_is_told_before_any_work(tiny_config, model, tiny_root, names, monkeypatch):
-    spec = features.bank_spec(tiny.freeze(tiny_config), "digest", tiny_root, names, 2)
-    features.check_space([spec, spec], model.config)
-    usage = features.shutil.disk_usage(tiny_root)._replace(free=2 * 42 * 2000)
-    monkeypatch.setattr(features.shutil, "disk_usage", lambda _: usage)
+    spec = store.bank_spec(tiny.freeze(tiny_config), "digest", tiny_root, names, 2)
+    store.check_space([spec, spec], model.config)
+    usage = store.shutil.disk_usage(tiny_root)._replace(free=2 * 42 * 2000)
+    monkeypatch.setattr(store.shutil, "disk_usage", lambda _: usage)
     with pytest.raises(InputError, match=r"the banks take 0\.0 GB, .* set config\.cache_dir"):
-        features.check_space([spec, spec], model.config)
+        store.check_space([spec, spec], model.config)
 
 
 def test_rows_are_what_numpy_indexes(tmp_path):
     whole = np.random.default_rng(0).normal(size=(50, 3, 5)).astype(np.float16)
     np.save(tmp_path / "rows.npy", whole)
-    found = rows.Rows(tmp_path / "rows.npy")
+    found = row_file.Rows(tmp_path / "rows.npy")
     assert (len(found), found.shape, found.dtype, found.nbytes) == (
         50,
         (50, 3, 5),
@@ -177,7 +178,7 @@ def test_rows_are_what_numpy_indexes(tmp_path):
 
 def test_a_bank_that_was_cut_short_is_told(tmp_path):
     np.save(tmp_path / "rows.npy", np.zeros((50, 8)))
-    found = rows.Rows(tmp_path / "rows.npy")
+    found = row_file.Rows(tmp_path / "rows.npy")
     os.truncate(tmp_path / "rows.npy", 1000)
     with pytest.raises(OSError, match="shorter than it was"):
         found[:]
@@ -195,7 +196,7 @@ def test_batches_are_made_ahead_in_order_and_their_errors_are_raised():
             yield number
         raise ValueError("no more")
 
-    found = parallel.ahead(counted(), depth=2)
+    found = devices.ahead(counted(), depth=2)
     assert next(found) == 0
     while len(made) < 3:  # two more are made while nobody asks
         pass
@@ -205,10 +206,10 @@ def test_batches_are_made_ahead_in_order_and_their_errors_are_raised():
 
 
 def test_a_batch_is_cut_alike_from_the_whole_and_from_a_host_s_rows():
-    mesh = parallel.make_mesh()
+    mesh = devices.make_mesh()
     whole = np.arange(32).reshape(16, 2)
-    np.testing.assert_array_equal(parallel.own_rows(mesh, 16), np.arange(16))
-    for cut in (parallel.shard(mesh, whole), parallel.shard_own(mesh, whole, 16)):
+    np.testing.assert_array_equal(devices.own_rows(mesh, 16), np.arange(16))
+    for cut in (devices.shard(mesh, whole), devices.shard_own(mesh, whole, 16)):
         np.testing.assert_array_equal(cut, whole)
         assert [shard.data.shape for shard in cut.addressable_shards] == [(2, 2)] * 8
 
@@ -235,14 +236,14 @@ def test_batches_of_a_bank_are_the_rows_planned(
     if held:
         monkeypatch.setattr(batches, "room", lambda mesh: 10**9)
         monkeypatch.setattr(batches, "READ_AT_ONCE", 2)
-        monkeypatch.setattr(parallel, "ahead", None)
-    mesh = parallel.make_mesh()
+        monkeypatch.setattr(devices, "ahead", None)
+    mesh = devices.make_mesh()
     bank = obtain(tiny.freeze(tiny_config), model, tiny_root, names)
     image_n, label_n = np.array([4, 9, 2]), np.array([7, 8, 9])
     plan = batches.plan(3, 2, batch_size=2, epochs=1, seed=0, multiple_of=mesh.size)
     found = list(batches.from_bank(bank, image_n, label_n, plan, mesh))
     assert len(found) == 2
-    cut = parallel.divided(mesh)
+    cut = devices.divided(mesh)
     assert all(x.sharding.is_equivalent_to(cut, x.ndim) for x in found[0].values())
     for batch, image_b, view_b in zip(found, plan.image_sb, plan.view_sb, strict=True):
         real = image_b != batches.PAD
@@ -261,14 +262,14 @@ def test_what_is_held_leaves_devices_most_of_their_memory():
 
     assert batches.room(mesh(80, 40)) == 10
     assert batches.room(mesh(80, None)) == 0
-    assert batches.room(parallel.make_mesh()) == 0
+    assert batches.room(devices.make_mesh()) == 0
 
 
 def test_online_batches_can_start_anywhere(tiny_config, model, tiny_root, names):
-    mesh = parallel.make_mesh()
+    mesh = devices.make_mesh()
     config = tiny.freeze(tiny_config)
     root = tiny_root / "patches" / "images"
-    records = [sources.Record(name, label, "") for label, name in enumerate(names[:5])]
+    records = [Record(name, label, "") for label, name in enumerate(names[:5])]
     plan = batches.plan(5, 1, batch_size=2, epochs=2, seed=0, multiple_of=mesh.size)
     whole, rest = (
         list(batches.online(model, root, records, plan, 1, config, mesh, first)) for first in (0, 4)

@@ -15,10 +15,14 @@ from flax import nnx
 from ml_collections import ConfigDict
 
 from configs import default
-from safe_jax import batches, clip, features, knobs, loop, parallel, train
-from safe_jax.clip import checkpoints
+from safe_jax import clip
+from safe_jax.bank import batches, store
+from safe_jax.clip import torch_files
 from safe_jax.data import datasets, few_shot, images
+from safe_jax.experiment import knobs
 from safe_jax.methods import safe, safe_a, tip_adapter, zero_shot
+from safe_jax.runtime import devices
+from safe_jax.tuning import loop, train
 from tests import tiny
 from tests.fake_features import zero_shot_accuracy
 from tests.test_clip import call
@@ -39,7 +43,7 @@ def golden(shared):
 @pytest.fixture(scope="module")
 def weights_dir(shared, tmp_path_factory):
     directory = tmp_path_factory.mktemp("weights") / "clip_small"
-    checkpoints.convert(shared / "golden" / "clip_small.pt", directory)
+    torch_files.convert(shared / "golden" / "clip_small.pt", directory)
     return directory
 
 
@@ -86,7 +90,7 @@ def test_odd_texts_are_tokenized_as_openai_does(golden):
 
 
 def test_torchscript_archive_gives_both_towers(shared, tmp_path):
-    checkpoints.convert(shared / "golden" / "tiny_torchscript.pt", tmp_path / "tiny")
+    torch_files.convert(shared / "golden" / "tiny_torchscript.pt", tmp_path / "tiny")
     model = clip.load(tmp_path / "tiny")
     want = np.load(shared / "golden" / "tiny_torchscript.npz")
     assert distance(call(model, "encode_image", want["images_bhwc"]), want["image_bd"]) < 1e-4
@@ -128,14 +132,14 @@ def test_recipe_is_traced(
         blend="feature",
     )
     config = tiny.freeze(config)
-    mesh = parallel.make_mesh(jax.devices()[:1])
+    mesh = devices.make_mesh(jax.devices()[:1])
     data = datasets.load(config)
-    model = clip.load(weights_dir, sharding=parallel.replicated(mesh))
+    model = clip.load(weights_dir, sharding=devices.replicated(mesh))
     text_kd = zero_shot.text_classifier(model, data.prompts)
     drawn = dict(zip(("train", "val"), few_shot.subset(*data.splits[:2], shots, 1), strict=True))
     banks = {
-        part: features.load_or_extract(
-            features.bank_spec(config, "golden", data.image_dir, [r.path for r in records], 1),
+        part: store.load_or_extract(
+            store.bank_spec(config, "golden", data.image_dir, [r.path for r in records], 1),
             model, mesh, config,
         )
         for part, records in (drawn | {"test": data.splits.test}).items()
@@ -182,7 +186,7 @@ def test_recipe_is_traced(
     for part in ("train", "test"):
         at = range(256, len(labels[part]), 256)
         tuned = np.concatenate([pool(maps) for maps in np.split(banks[part].dense, at)])
-        images[part] = features.Table({"original_bd": banks[part].pooled, "tuned_bd": tuned}, 1)
+        images[part] = store.Table({"original_bd": banks[part].pooled, "tuned_bd": tuned}, 1)
     cached_as_recorded(want, config, model, text_kd, images, labels, mesh, tmp_path, points)
 
 

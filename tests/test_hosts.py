@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from safe_jax import hosts
+from safe_jax.runtime import hosts
 from tests.commands import ROOT, command, rows
 
 TIMEOUT = 8  # seconds after which a silent host is given up
@@ -165,7 +165,7 @@ def test_flags_that_do_not_fit_are_told(given, said):
 
 def test_hosts_that_do_not_find_each_other_say_so():
     script = (
-        "from safe_jax import hosts\n"
+        "from safe_jax.runtime import hosts\n"
         "with hosts.joined(False, '127.0.0.1:9', 2, 1, 8, patience=1): print('joined')"
     )
     command = [sys.executable, "-c", script]

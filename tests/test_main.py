@@ -10,9 +10,10 @@ import pytest
 from absl import flags
 from ml_collections import config_flags
 
-from safe_jax import command_line, experiment
-from safe_jax.errors import InputError
-from safe_jax.results import Results
+from safe_jax.experiment import run as experiment
+from safe_jax.experiment.results import Results
+from safe_jax.runtime import command_line
+from safe_jax.runtime.errors import InputError
 from tests import tiny
 from tests.commands import ROOT, command, rows, run
 

@@ -12,13 +12,16 @@ import pytest
 from flax import nnx
 
 from configs import default
-from safe_jax import compare, experiment, knobs, parallel, train
-from safe_jax.errors import InputError
+from safe_jax.experiment import compare, knobs
+from safe_jax.experiment import run as experiment
 from safe_jax.methods import tip_adapter, zero_shot
 from safe_jax.methods.clip_adapter import ClipAdapter
 from safe_jax.methods.linear_probe import LinearProbe
 from safe_jax.methods.partial import Partial
 from safe_jax.methods.prolip import ProLIP
+from safe_jax.runtime import devices
+from safe_jax.runtime.errors import InputError
+from safe_jax.tuning import train
 from tests import tiny
 from tests.commands import rows, run
 from tests.fake_features import CONFIG, COUNT, DIM, batch_of, unit
@@ -59,7 +62,7 @@ def tuned(name, model, data, batch, steps=4, weight=0.5, **changed):
     method, params, context = start(name, model, data, weight)
     before = jax.tree.map(np.asarray, params)
     plan = types.SimpleNamespace(steps=steps, steps_per_epoch=1)
-    mesh = parallel.make_mesh(jax.devices()[:1])
+    mesh = devices.make_mesh(jax.devices()[:1])
     state, tuning = train.init(method, params, context, config, plan, mesh)
     for _ in range(steps):
         state, _ = tuning.step(state, batch)

@@ -7,8 +7,11 @@ import numpy as np
 import pytest
 
 from configs import default
-from safe_jax import experiment, knobs, population, selection, tuning
-from safe_jax.errors import InputError
+from safe_jax.classifier import selection
+from safe_jax.experiment import knobs
+from safe_jax.experiment import run as experiment
+from safe_jax.runtime.errors import InputError
+from safe_jax.tuning import fit, population
 
 
 @pytest.fixture
@@ -27,7 +30,7 @@ def many(tiny_config):
 def noted(monkeypatch):
     """The losses of every member, as they are tuned: by method, shots, seed, rate and decay."""
     found = {}
-    tune = tuning.tune
+    tune = fit.tune
 
     def noting(trials, starts, name, config):
         tuned = tune(trials, starts, name, config)
@@ -37,7 +40,7 @@ def noted(monkeypatch):
                 found[key] = one.losses
         return tuned
 
-    monkeypatch.setattr(tuning, "tune", noting)
+    monkeypatch.setattr(fit, "tune", noting)
     return found
 
 

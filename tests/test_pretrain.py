@@ -8,9 +8,10 @@ import jax
 import numpy as np
 import pytest
 
-from safe_jax import clip, parallel
-from safe_jax.clip import checkpoints, weights
+from safe_jax import clip
+from safe_jax.clip import torch_files, weights
 from safe_jax.data import scenes
+from safe_jax.runtime import devices
 from tools import captions
 from tools import pretrain_small_clip as pretrain
 
@@ -23,8 +24,8 @@ def smaller(monkeypatch):
     monkeypatch.setattr(pretrain, "NORM_BATCHES", 2)
     monkeypatch.setattr(pretrain, "HELD_OUT_BATCHES", 1)
     monkeypatch.setattr(pretrain, "CHECKPOINT_EVERY", 1)
-    one = parallel.make_mesh(jax.devices()[:1])  # for eight it takes far longer to compile
-    monkeypatch.setattr(parallel, "make_mesh", lambda: one)
+    one = devices.make_mesh(jax.devices()[:1])  # for eight it takes far longer to compile
+    monkeypatch.setattr(devices, "make_mesh", lambda: one)
     return config
 
 
@@ -44,7 +45,7 @@ def test_trains_goes_on_and_gives_the_same_weights_again(smaller, tmp_path, monk
         steps, paths = ["2", "1"], ["--workdir", str(workdir), "--output", str(output)]
         monkeypatch.setattr(sys, "argv", ["tool", "--steps", *steps, *paths])
         pretrain.main()
-        return checkpoints.read(output)
+        return torch_files.read(output)
 
     first = run(tmp_path / "a", tmp_path / "a.safetensors")
     # The second finds both stages done.
@@ -58,7 +59,7 @@ def test_trains_goes_on_and_gives_the_same_weights_again(smaller, tmp_path, monk
     start = weights.to_torch(weights.flatten(pretrain.new_model(128)))
     changed = [name for name in start if (start[name].astype(np.float16) != first[name]).any()]
     assert set(start) - set(changed) <= {"visual.attnpool.k_proj.bias"}
-    checkpoints.convert(tmp_path / "a.safetensors", tmp_path / "small")
+    torch_files.convert(tmp_path / "a.safetensors", tmp_path / "small")
     assert clip.load(tmp_path / "small").config == smaller
 
 

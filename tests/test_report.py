@@ -3,13 +3,13 @@
 import re
 
 from safe_jax import report
-from safe_jax.report import experiments, page, published
-from safe_jax.results import Results
+from safe_jax.experiment.results import Results
+from safe_jax.report import page, published, runs
 from tests.fake_run import GAIN, example, put, rows
 
 
 def made(*directories):
-    return page.render(experiments.load(list(directories)))
+    return page.render(runs.load(list(directories)))
 
 
 def cells(html, label, after="<body>"):
@@ -232,7 +232,7 @@ def test_several_directories_are_compared(tmp_path):
 
 def test_directories_of_one_name_are_told_apart(tmp_path):
     runs = [put(tmp_path / parent / "run", rows()) for parent in "ab"]
-    assert [one.name for one in experiments.load(runs)] == [str(run) for run in runs]
+    assert [one.name for one in runs.load(runs)] == [str(run) for run in runs]
 
 
 def test_a_later_row_of_the_same_subset_counts(tmp_path):

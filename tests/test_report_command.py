@@ -6,9 +6,9 @@ import sys
 
 import pytest
 
-from safe_jax.errors import InputError
+from safe_jax.experiment.results import read
 from safe_jax.report import __main__ as command
-from safe_jax.results import read
+from safe_jax.runtime.errors import InputError
 from tests.fake_run import put, rows
 
 

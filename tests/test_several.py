@@ -6,9 +6,11 @@ import shutil
 import pytest
 
 from configs import benchmark
-from safe_jax import experiment, knobs, report
+from safe_jax import report
 from safe_jax.data.layouts import LAYOUTS
-from safe_jax.errors import InputError
+from safe_jax.experiment import knobs
+from safe_jax.experiment import run as experiment
+from safe_jax.runtime.errors import InputError
 from tests import tiny
 
 NAMES = ("eurosat", "dtd")

@@ -8,7 +8,7 @@ import pytest
 
 from configs import default, folder
 from safe_jax.data import datasets, imagenet, prompts
-from safe_jax.errors import InputError
+from safe_jax.runtime.errors import InputError
 
 NAMES_SHA256 = "571ae1c583b4be7da87519494c52bf405a46af05d5815627c7a0dee997068b60"
 

@@ -13,9 +13,11 @@ import pytest
 import tensorflow_datasets
 
 from configs import default
-from safe_jax import experiment, features
-from safe_jax.data import check, datasets, imagenet, images, sources, tfds
-from safe_jax.errors import InputError
+from safe_jax.bank import store
+from safe_jax.data import check, datasets, imagenet, images, tfds
+from safe_jax.data.records import check_files, read_split_file
+from safe_jax.experiment import run as experiment
+from safe_jax.runtime.errors import InputError
 from tests import tiny
 from tools import prepare_tfds
 
@@ -137,10 +139,10 @@ def test_threads_read_what_one_reads(config):
 def test_unusable_images_are_named(config, monkeypatch):
     data = datasets.load(config)
     paths = [data.image_dir / record.path for record in data.splits.test[:2]]
-    sources.check_files(paths, 2)
+    check_files(paths, 2)
     monkeypatch.setattr(tfds.Prepared, "read", lambda *_: b"no image")
     with pytest.raises(InputError, match=r"2 of 2 .*\n.*/4\.0\.0/test/\d+: cannot be decoded"):
-        sources.check_files(paths, 2)
+        check_files(paths, 2)
 
 
 def test_a_bank_is_of_the_records_as_they_are(config, root, tmp_path):
@@ -148,7 +150,7 @@ def test_a_bank_is_of_the_records_as_they_are(config, root, tmp_path):
 
     def folder(**knobs):
         frozen = tiny.freeze(config, **knobs)
-        spec = features.bank_spec(frozen, "digest", data.image_dir, ["test/0", "test/1"], 1)
+        spec = store.bank_spec(frozen, "digest", data.image_dir, ["test/0", "test/1"], 1)
         return spec.folder
 
     (file,) = (root / "oxford_iiit_pet" / "4.0.0").glob("*test.array_record*")
@@ -269,7 +271,7 @@ def test_official_class_names_are_the_benchmarks(shared):
             shared / "data" / "caltech-101" / "split_zhou_Caltech101.json",
         ),
     ):
-        wanted = {record.classname for record in sources.read_split_file(file)[0].train}
+        wanted = {record.classname for record in read_split_file(file)[0].train}
         found = tfds.benchmark_names(name, labels)
         assert {label for label in found if label} == wanted
 

@@ -9,10 +9,12 @@ import optax
 import pytest
 from flax import nnx, traverse_util
 
-from safe_jax import batches, features, loop, parallel, train
+from safe_jax.bank import batches, store
 from safe_jax.data import datasets
-from safe_jax.errors import InputError
 from safe_jax.methods import safe, zero_shot
+from safe_jax.runtime import devices
+from safe_jax.runtime.errors import InputError
+from safe_jax.tuning import loop, train
 from tests import tiny
 from tests.fake_features import zero_shot_accuracy
 
@@ -29,7 +31,7 @@ def bank(model):
     """Random maps in place of images, and what the pool makes of them."""
     dense = np.random.default_rng(0).exponential(size=(20, *model.config.dense_shape))
     dense = dense.astype(np.float16)
-    return features.Bank(dense, np.asarray(model.attnpool(dense)), views=1)
+    return store.Bank(dense, np.asarray(model.attnpool(dense)), views=1)
 
 
 LABELS = np.arange(20) % CLASSES
@@ -41,7 +43,7 @@ class Run:
     def __init__(self, model, text_kd, bank, tiny_config, devices=1, **knobs):
         self.model = model
         self.config = tiny.freeze(tiny_config, **knobs)
-        self.mesh = parallel.make_mesh(jax.devices()[:devices])
+        self.mesh = devices.make_mesh(jax.devices()[:devices])
         self.bank = bank
         self.plan = batches.plan(20, 1, 8, self.config.epochs, seed=3, multiple_of=devices)
         self.method, params, classifier = safe.Safe.init(model, text_kd, self.config)
@@ -277,7 +279,7 @@ def test_rate_climbs_then_falls_to_zero():
             return params["c_proj"]
 
     plan = types.SimpleNamespace(steps=12, steps_per_epoch=4)
-    mesh = parallel.make_mesh(jax.devices()[:1])
+    mesh = devices.make_mesh(jax.devices()[:1])
     state, tuning = train.init(Linear(), {"c_proj": jnp.zeros(1)}, None, config, plan, mesh)
     at = [0.0]
     for _ in range(12):

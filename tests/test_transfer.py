@@ -6,9 +6,11 @@ import shutil
 import numpy as np
 import pytest
 
-from safe_jax import experiment, report, train
+from safe_jax import report
 from safe_jax.data import imagenet
-from safe_jax.errors import InputError
+from safe_jax.experiment import run as experiment
+from safe_jax.runtime.errors import InputError
+from safe_jax.tuning import train
 from tests import tiny
 
 WNIDS = list(imagenet.benchmark_classes())[10:14]

@@ -15,8 +15,8 @@ import pytest
 import torch
 
 from safe_jax import clip
-from safe_jax.clip import checkpoints, convert, download, weights
-from safe_jax.errors import InputError
+from safe_jax.clip import convert, download, torch_files, weights
+from safe_jax.runtime.errors import InputError
 from tests import torch_clip
 
 SHAPE = {
@@ -58,19 +58,19 @@ def test_round_trip_is_bit_exact(state, tmp_path, suffix):
     assert convert.main([str(tmp_path / "in.pt"), str(tmp_path / "orbax")]) == 0
     back = tmp_path / f"out{suffix}"
     assert convert.main(["--to-torch", str(tmp_path / "orbax"), str(back)]) == 0
-    same(checkpoints.read(back), state)
+    same(torch_files.read(back), state)
 
 
 def test_open_clip_legacy_and_safetensors_layouts(state, tmp_path):
     """open_clip's wrapper and prefix, safetensors, and a script's archive all read the same."""
     wrapped = {"epoch": 3, "state_dict": {f"module.{n}": x for n, x in state.items()}}
     torch.save(wrapped, tmp_path / "open_clip.pt")
-    same(checkpoints.read(tmp_path / "open_clip.pt"), state)
+    same(torch_files.read(tmp_path / "open_clip.pt"), state)
     torch.save(state, tmp_path / "legacy.pt", _use_new_zipfile_serialization=False)
-    same(checkpoints.read(tmp_path / "legacy.pt"), state)
+    same(torch_files.read(tmp_path / "legacy.pt"), state)
     plain = {n: np.asarray(x) for n, x in state.items()}
-    checkpoints.write(tmp_path / "x.safetensors", plain)
-    same(checkpoints.read(tmp_path / "x.safetensors"), state)
+    torch_files.write(tmp_path / "x.safetensors", plain)
+    same(torch_files.read(tmp_path / "x.safetensors"), state)
 
 
 @pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
@@ -86,14 +86,14 @@ def test_torchscript_archive(state, tmp_path):
             module = getattr(module, part)
         module.register_buffer(leaf, x)
     torch.jit.script(root).save(tmp_path / "RN.pt")
-    same(checkpoints.read(tmp_path / "RN.pt"), state)
+    same(torch_files.read(tmp_path / "RN.pt"), state)
 
 
 def test_bfloat16_survives(state, tmp_path):
     cast = {n: x.bfloat16() if x.is_floating_point() else x for n, x in state.items()}
     torch.save(cast, tmp_path / "in.pt")
-    checkpoints.convert(tmp_path / "in.pt", tmp_path / "orbax")
-    checkpoints.convert_back(tmp_path / "orbax", tmp_path / "out.pt")
+    torch_files.convert(tmp_path / "in.pt", tmp_path / "orbax")
+    torch_files.convert_back(tmp_path / "orbax", tmp_path / "out.pt")
     back = torch.load(tmp_path / "out.pt", weights_only=True)
     assert back.keys() == cast.keys()
     assert all(torch.equal(back[n], x) and back[n].dtype == x.dtype for n, x in cast.items())
@@ -149,39 +149,39 @@ class Bomb:
 def test_a_pickle_is_never_run(tmp_path):
     torch.save({"state_dict": Bomb(tmp_path / "ran")}, tmp_path / "bomb.pt")
     with pytest.raises(InputError, match="never run"):
-        checkpoints.read(tmp_path / "bomb.pt")
+        torch_files.read(tmp_path / "bomb.pt")
     assert not (tmp_path / "ran").exists()
 
 
 @pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
 def test_truncated_or_foreign_files_are_refused(state, tmp_path, suffix):
     whole = tmp_path / f"whole{suffix}"
-    checkpoints.write(whole, {n: np.asarray(x) for n, x in state.items()})
+    torch_files.write(whole, {n: np.asarray(x) for n, x in state.items()})
     cut = tmp_path / f"cut{suffix}"
     for content in (whole.read_bytes()[:-5000], whole.read_bytes()[:100], b"", b"not a checkpoint"):
         cut.write_bytes(content)
         with pytest.raises(InputError, match="cannot be read as a checkpoint"):
-            checkpoints.read(cut)
+            torch_files.read(cut)
     with pytest.raises(InputError, match="no such file"):
-        checkpoints.read(tmp_path / f"absent{suffix}")
+        torch_files.read(tmp_path / f"absent{suffix}")
 
 
 def test_a_list_is_no_state_dict(tmp_path):
     torch.save([torch.zeros(3)], tmp_path / "list.pt")
     with pytest.raises(InputError, match="no state dict"):
-        checkpoints.read(tmp_path / "list.pt")
+        torch_files.read(tmp_path / "list.pt")
     torch.save({"lr": 0.1, "w": torch.zeros(3)}, tmp_path / "mixed.pt")
     with pytest.raises(InputError, match=r"not tensors: \['lr'\]"):
-        checkpoints.read(tmp_path / "mixed.pt")
+        torch_files.read(tmp_path / "mixed.pt")
 
 
 def test_existing_destinations_are_kept(state, tmp_path):
     torch.save(state, tmp_path / "in.pt")
     (tmp_path / "orbax").mkdir()
     with pytest.raises(InputError, match="exists already"):
-        checkpoints.convert(tmp_path / "in.pt", tmp_path / "orbax")
+        torch_files.convert(tmp_path / "in.pt", tmp_path / "orbax")
     with pytest.raises(InputError, match="exists already"):
-        checkpoints.write(tmp_path / "in.pt", {})
+        torch_files.write(tmp_path / "in.pt", {})
 
 
 def test_an_unwritable_destination_is_told_at_once(state, tmp_path, capsys):
@@ -192,7 +192,7 @@ def test_an_unwritable_destination_is_told_at_once(state, tmp_path, capsys):
 
 def test_a_damaged_directory_is_told(state, tmp_path):
     torch.save(state, tmp_path / "in.pt")
-    checkpoints.convert(tmp_path / "in.pt", tmp_path / "orbax")
+    torch_files.convert(tmp_path / "in.pt", tmp_path / "orbax")
     for file in (tmp_path / "orbax").rglob("d/*"):
         file.unlink()
     # In a process of its own, for Orbax abandons its other reads, and they fail later in threads.
@@ -211,7 +211,7 @@ def test_load_says_how_to_get_weights(tmp_path):
 
 def test_load_gives_float32_parameters(state, tmp_path):
     torch.save(state, tmp_path / "in.pt")
-    checkpoints.convert(tmp_path / "in.pt", tmp_path / "orbax")
+    torch_files.convert(tmp_path / "in.pt", tmp_path / "orbax")
     model = clip.load(tmp_path / "orbax", dtype=jnp.bfloat16)
     leaves = weights.flatten(model)
     assert {x.dtype for x in leaves.values()} == {np.dtype(np.float32)}

@@ -2,8 +2,9 @@
 
 import numpy as np
 
-from safe_jax import clip, knobs
+from safe_jax import clip
 from safe_jax.data import datasets
+from safe_jax.experiment import knobs
 from safe_jax.methods import zero_shot
 from tests import tiny
 

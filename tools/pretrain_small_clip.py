@@ -24,11 +24,15 @@ import tqdm
 from flax import nnx
 
 from configs import default
-from safe_jax import batches, clip, knobs, loop, parallel, train
-from safe_jax.clip import checkpoints, weights
+from safe_jax import clip
+from safe_jax.bank import batches
+from safe_jax.clip import torch_files, weights
 from safe_jax.clip.model import CLIP, CLIPConfig
 from safe_jax.data import images, prompts, scenes
+from safe_jax.experiment import knobs
 from safe_jax.methods.zero_shot import text_classifier, unit
+from safe_jax.runtime import devices
+from safe_jax.tuning import loop, train
 from tools import captions
 
 CONFIG = CLIPConfig(
@@ -141,7 +145,7 @@ def train_stage(stage: Stage, leaves: dict, workdir: pathlib.Path) -> dict:
     params, batch_stats = _split_stats(leaves)
     numbers_sb = np.arange(stage.steps * BATCH_SIZE).reshape(stage.steps, BATCH_SIZE)
     plan = batches.Plan(numbers_sb, np.zeros_like(numbers_sb), steps_per_epoch=100)
-    mesh = parallel.make_mesh()
+    mesh = devices.make_mesh()
     state, tuning = train.init(
         Contrastive(nnx.graphdef(model)), params, batch_stats, config, plan, mesh
     )
@@ -210,9 +214,9 @@ def _drawn_ahead(stage, numbers_sb, mesh):
         for numbers in tqdm.tqdm(numbers_sb, stage.name, unit=" steps"):
             waiting.append(pool.submit(make_batch, stage, numbers.tolist()))
             if len(waiting) > 2:
-                yield parallel.shard(mesh, waiting.popleft().result())
+                yield devices.shard(mesh, waiting.popleft().result())
         while waiting:
-            yield parallel.shard(mesh, waiting.popleft().result())
+            yield devices.shard(mesh, waiting.popleft().result())
 
 
 def measure(model: CLIP, stage: Stage) -> dict[str, float]:
@@ -266,7 +270,7 @@ def main() -> None:
     model = nnx.merge(nnx.graphdef(weights.abstract_model(CONFIG)), weights.unflatten(rounded))
     for what, accuracy in measure(model, stages[-1]).items():
         print(f"{what}: {accuracy:.1f}")
-    checkpoints.write(args.output, half)
+    torch_files.write(args.output, half)
     print(f"wrote {args.output}")
 
 

@@ -33,7 +33,10 @@ def extract(images: int, folder: pathlib.Path) -> float:
     import PIL.Image
 
     from configs import default
-    from safe_jax import clip, features, knobs, parallel
+    from safe_jax import clip
+    from safe_jax.bank import store
+    from safe_jax.experiment import knobs
+    from safe_jax.runtime import devices
 
     pixels = np.random.default_rng(0).integers(0, 256, (16, 20, 3), np.uint8)
     picture = PIL.Image.fromarray(pixels).resize((500, 375))
@@ -42,14 +45,14 @@ def extract(images: int, folder: pathlib.Path) -> float:
     config = default.get_config()
     config.cache_dir = str(folder)
     config = knobs.resolve(config)
-    mesh = parallel.make_mesh()
-    model = clip.load("small", jnp.float32, parallel.replicated(mesh))
+    mesh = devices.make_mesh()
+    model = clip.load("small", jnp.float32, devices.replicated(mesh))
     names = [f"{number}.jpg" for number in range(images)]
-    warm = features.bank_spec(config, "warm", folder, names[: config.trunk_batch_size], views=1)
-    features.load_or_extract(warm, model, mesh, config)  # compiles
-    spec = features.bank_spec(config, "", folder, names, views=1)
+    warm = store.bank_spec(config, "warm", folder, names[: config.trunk_batch_size], views=1)
+    store.load_or_extract(warm, model, mesh, config)  # compiles
+    spec = store.bank_spec(config, "", folder, names, views=1)
     began = time.perf_counter()
-    features.load_or_extract(spec, model, mesh, config)
+    store.load_or_extract(spec, model, mesh, config)
     return time.perf_counter() - began
 
 
@@ -58,20 +61,24 @@ def tune(classes: int, folder: pathlib.Path) -> float:
     import numpy as np
 
     from configs import default
-    from safe_jax import batches, clip, features, knobs, loop, parallel, train
+    from safe_jax import clip
+    from safe_jax.bank import batches, store
+    from safe_jax.experiment import knobs
     from safe_jax.methods import zero_shot
     from safe_jax.methods.safe import Safe
+    from safe_jax.runtime import devices
+    from safe_jax.tuning import loop, train
 
     config = default.get_config()
     config.epochs = EPOCHS
     config = knobs.resolve(config)
-    mesh = parallel.make_mesh()
-    model = clip.load("small", sharding=parallel.replicated(mesh))
+    mesh = devices.make_mesh()
+    model = clip.load("small", sharding=devices.replicated(mesh))
     rng = np.random.default_rng(0)
     count = SHOTS * classes
     dense = rng.exponential(size=(count, *model.config.dense_shape)).astype(np.float16)
     pooled = rng.normal(size=(count, model.config.embed_dim)).astype(np.float32)
-    bank = features.Table({"dense_bhwc": dense, "original_bd": pooled}, views=1)
+    bank = store.Table({"dense_bhwc": dense, "original_bd": pooled}, views=1)
     text_kd = zero_shot.unit(rng.normal(size=(classes, model.config.embed_dim)).astype(np.float32))
     plan = batches.plan(count, 1, config.batch_size, config.epochs, 0, mesh.size)
 

@@ -10,12 +10,12 @@ text = model.encode_text(clip.tokenize(["a photo of a cat."]))
 
 import jax.numpy as jnp
 
-from safe_jax import paths
 from safe_jax.clip import download, weights
 from safe_jax.clip.model import CLIP, PRESETS, CLIPConfig
 from safe_jax.clip.text import tokenize
 from safe_jax.data.images import preprocess
-from safe_jax.errors import InputError
+from safe_jax.runtime import paths
+from safe_jax.runtime.errors import InputError
 
 __all__ = ["CLIP", "PRESETS", "CLIPConfig", "load", "locate", "preprocess", "tokenize"]
 

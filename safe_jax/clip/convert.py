@@ -3,8 +3,8 @@
 import argparse
 import sys
 
-from safe_jax.clip import checkpoints
-from safe_jax.errors import InputError
+from safe_jax.clip import torch_files
+from safe_jax.runtime.errors import InputError
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -31,9 +31,9 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     try:
         if args.to_torch:
-            checkpoints.convert_back(args.source, args.destination)
+            torch_files.convert_back(args.source, args.destination)
         else:
-            checkpoints.convert(args.source, args.destination, args.activation)
+            torch_files.convert(args.source, args.destination, args.activation)
     except (InputError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -13,8 +13,8 @@ import urllib.request
 
 import tqdm
 
-from safe_jax import paths
-from safe_jax.errors import InputError
+from safe_jax.runtime import paths
+from safe_jax.runtime.errors import InputError
 
 # Trained by tools/pretrain_small_clip.py; it comes with the package.
 SMALL = pathlib.Path(__file__).with_name("small.safetensors")

@@ -15,7 +15,7 @@ import numpy as np
 from flax import nnx
 
 from safe_jax.clip.attention_pool import HEAD_WIDTH
-from safe_jax.errors import InputError
+from safe_jax.runtime.errors import InputError
 
 CONTEXT_LENGTH = 77
 

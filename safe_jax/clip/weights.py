@@ -17,10 +17,10 @@ import numpy as np
 from flax import nnx, traverse_util
 from orbax.checkpoint import v1 as ocp
 
-from safe_jax import paths
 from safe_jax.clip.attention_pool import HEAD_WIDTH
 from safe_jax.clip.model import CLIP, CLIPConfig
-from safe_jax.errors import InputError, listing
+from safe_jax.runtime import paths
+from safe_jax.runtime.errors import InputError, listing
 
 # Torch's layout to ours, and back.
 _SAME = (lambda x: x, lambda x: x)

@@ -1,1 +1,3 @@
-"""What is classified: data sets, few-shot subsets, images."""
+"""From a data set's description to records: listings, splits, few-shot subsets, prompts, pixels.
+Gives `datasets.load`, `few_shot.subset` and `images.load_batches`; knows no model.
+"""

@@ -18,10 +18,10 @@ from absl import flags
 from etils import epath
 from ml_collections import ConfigDict, config_flags
 
-from safe_jax import command_line, paths
 from safe_jax.data import datasets, tfds
 from safe_jax.data.layouts import LAYOUTS, TRANSFER
-from safe_jax.errors import InputError
+from safe_jax.runtime import command_line, paths
+from safe_jax.runtime.errors import InputError
 
 SHOWN = 3  # names of missing images
 

@@ -8,10 +8,11 @@ import re
 
 from etils import epath
 
-from safe_jax import paths
-from safe_jax.data import digits, folders, imagenet, prompts, sources, tfds
+from safe_jax.data import digits, folders, imagenet, prompts, tfds
 from safe_jax.data.layouts import LAYOUTS, TRANSFER, Layout
-from safe_jax.errors import InputError
+from safe_jax.data.records import Record, Splits, read_aircraft, read_split_file
+from safe_jax.runtime import paths
+from safe_jax.runtime.errors import InputError
 
 log = logging.getLogger(__name__)
 
@@ -30,7 +31,7 @@ class Dataset:
     image_dir: pathlib.Path | epath.Path | tfds.Prepared
     classnames: tuple[str, ...]
     prompts: prompts.Prompts
-    splits: sources.Splits
+    splits: Splits
     boxes: dict[str, list[float]]
 
 
@@ -45,7 +46,7 @@ class Transfer:
     name: str
     image_dir: pathlib.Path | epath.Path | tfds.Prepared
     classes: list[int]
-    records: list[sources.Record]
+    records: list[Record]
 
 
 def name(config) -> str:
@@ -91,12 +92,12 @@ def load(config) -> Dataset:
         if config.dataset == "digits":
             digits.make(root)
         split_file = paths.under(root, layout.split_file)
-        splits, boxes = sources.read_split_file(split_file)
+        splits, boxes = read_split_file(split_file)
         classnames = _classnames(splits, split_file)
     elif config.dataset == "imagenet":
         splits, classnames = imagenet.read(image_dir)
     elif config.dataset == "fgvc_aircraft":
-        splits, classnames = sources.read_aircraft(image_dir.parent)
+        splits, classnames = read_aircraft(image_dir.parent)
     else:
         splits, classnames = folders.read(image_dir)
 

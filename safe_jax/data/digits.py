@@ -16,9 +16,9 @@ import shutil
 import numpy as np
 import PIL.Image
 
-from safe_jax import paths
 from safe_jax.data import scenes
-from safe_jax.errors import InputError
+from safe_jax.runtime import paths
+from safe_jax.runtime.errors import InputError
 
 log = logging.getLogger(__name__)
 

@@ -3,9 +3,9 @@
 import logging
 import re
 
-from safe_jax import paths
-from safe_jax.data import sources
-from safe_jax.errors import InputError, listing
+from safe_jax.data.records import Record, Splits, complete, list_files
+from safe_jax.runtime import paths
+from safe_jax.runtime.errors import InputError, listing
 
 SUFFIXES = (
     ".avif", ".bmp", ".gif", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg", ".pgm", ".png", ".ppm",
@@ -16,7 +16,7 @@ log = logging.getLogger(__name__)
 _PARTS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 
 
-def read(root) -> tuple[sources.Splits, list[str]]:
+def read(root) -> tuple[Splits, list[str]]:
     """The images below `root`, with splits drawn where the folders tell none.
 
     Hidden files and files of other kinds are passed over. Classes are numbered in natural order
@@ -64,19 +64,19 @@ def read(root) -> tuple[sources.Splits, list[str]]:
     for part, (classes, prefix) in parts.items():
         records[part] = []
         for label, name in enumerate(names):
-            listed = sources.list_files(root, prefix + name) if name in classes else []
+            listed = list_files(root, prefix + name) if name in classes else []
             files = [file for file in listed if file.lower().endswith(SUFFIXES)]
             others += len(listed) - len(files)
             if not files and (part == "train" or name in classes):
                 empty.append(f"{root}/{prefix}{name}")
-            records[part] += [sources.Record(file, label, name) for file in files]
+            records[part] += [Record(file, label, name) for file in files]
     if empty:
         raise InputError(
             f"{len(empty)} class folders hold no image ({', '.join(SUFFIXES)}):" + listing(empty)
         )
     if others:
         log.warning("%s: %d files that are no images by their names are passed over", root, others)
-    return sources.complete(records, root), names
+    return complete(records, root), names
 
 
 def _natural(name):

@@ -10,9 +10,9 @@ import importlib.resources
 import logging
 import random
 
-from safe_jax import paths
-from safe_jax.data.sources import Record, Splits, list_files
-from safe_jax.errors import InputError, listing
+from safe_jax.data.records import Record, Splits, list_files
+from safe_jax.runtime import paths
+from safe_jax.runtime.errors import InputError, listing
 
 VAL_PER_CLASS = 50
 

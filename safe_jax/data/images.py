@@ -17,7 +17,7 @@ from typing import NamedTuple
 import numpy as np
 import PIL.Image
 
-from safe_jax.errors import InputError
+from safe_jax.runtime.errors import InputError
 
 MEAN = np.array([0.48145466, 0.4578275, 0.40821073], np.float32)
 STD = np.array([0.26862954, 0.26130258, 0.27577711], np.float32)

@@ -4,7 +4,7 @@ import difflib
 import json
 from collections.abc import Sequence
 
-from safe_jax.errors import InputError, listing
+from safe_jax.runtime.errors import InputError, listing
 
 Prompts = tuple[tuple[str, ...], ...]  # of each class, by label
 

@@ -16,9 +16,10 @@ import numpy as np
 import tensorflow_datasets as tfds
 import tqdm
 
-from safe_jax import paths
-from safe_jax.data import imagenet, sources
-from safe_jax.errors import InputError
+from safe_jax.data import imagenet
+from safe_jax.data.records import Record, Splits, complete
+from safe_jax.runtime import paths
+from safe_jax.runtime.errors import InputError
 
 _PARTS = {"train": "train", "validation": "val", "test": "test"}
 _CHUNK = 1024  # records whose labels are read at a time
@@ -144,11 +145,11 @@ class Prepared:
         return np.load(file)
 
 
-def read(root, name: str, cache: pathlib.Path) -> tuple[Prepared, sources.Splits, list[str]]:
+def read(root, name: str, cache: pathlib.Path) -> tuple[Prepared, Splits, list[str]]:
     """The data set `name`, `name/config` or `name:version`, its splits and class names by label.
 
     Classes are named as in the benchmark; splits that are missing are drawn as
-    `sources.complete` tells, ImageNet's as `imagenet.read` does.
+    `complete` tells, ImageNet's as `imagenet.read` does.
     """
     prepared = Prepared(root, name)
     kept = [(n, c) for n, c in enumerate(benchmark_names(name, prepared.label_names)) if c]
@@ -159,22 +160,20 @@ def read(root, name: str, cache: pathlib.Path) -> tuple[Prepared, sources.Splits
         if split not in _PARTS or (base_name(name), split) == ("imagenet2012", "test"):
             continue  # ImageNet's test labels are secret
         parts[_PARTS[split]] = [
-            sources.Record(f"{split}/{number}", label[n], classnames[label[n]])
+            Record(f"{split}/{number}", label[n], classnames[label[n]])
             for number, n in enumerate(prepared.labels(split, cache).tolist())
             if n in label
         ]
     if "train" not in parts:
         raise InputError(f"{prepared} has the splits {', '.join(prepared.splits)}, but no train")
     if base_name(name) == "imagenet2012":
-        splits = sources.Splits(*imagenet.hold_out(parts["train"]), parts["val"])
+        splits = Splits(*imagenet.hold_out(parts["train"]), parts["val"])
     else:
-        splits = sources.complete(parts, prepared)
+        splits = complete(parts, prepared)
     return prepared, splits, classnames
 
 
-def read_variant(
-    root, name: str, cache: pathlib.Path
-) -> tuple[Prepared, list[sources.Record], list[int]]:
+def read_variant(root, name: str, cache: pathlib.Path) -> tuple[Prepared, list[Record], list[int]]:
     """As `imagenet.read_variant` reads folders; the test split of a variant of ImageNet."""
     prepared = Prepared(root, name)
     classnames = benchmark_names(name, prepared.label_names)
@@ -182,7 +181,7 @@ def read_variant(
     labels = sorted(set(label_n))
     rank = {label: n for n, label in enumerate(labels)}
     records = [
-        sources.Record(f"test/{number}", rank[label], classnames[label])
+        Record(f"test/{number}", rank[label], classnames[label])
         for number, label in enumerate(label_n)
     ]
     return prepared, records, labels

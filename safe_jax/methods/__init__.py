@@ -1,1 +1,1 @@
-"""What is compared, a module for each method: pure functions on arrays."""
+"""The methods that are compared, a module for each: pure functions on arrays."""

@@ -12,9 +12,9 @@ import dataclasses
 import jax
 import optax
 
-from safe_jax.errors import InputError
 from safe_jax.methods import zero_shot
 from safe_jax.methods.zero_shot import Classifier
+from safe_jax.runtime.errors import InputError
 
 
 @dataclasses.dataclass(frozen=True)

@@ -11,8 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from safe_jax import clip, parallel
+from safe_jax import clip
 from safe_jax.data.prompts import Prompts
+from safe_jax.runtime import devices
 
 TEXTS_PER_CALL = 256
 
@@ -30,7 +31,7 @@ def text_classifier(model: clip.CLIP, prompts: Prompts) -> jax.Array:
     tokens_pt = tokens_pt[:, : int(tokens_pt.argmax(-1).max()) + 1]
     graphdef, params = nnx.split(model)
     features = [
-        parallel.fetch(_encode_text(graphdef, params, parallel.pad_to(part, TEXTS_PER_CALL)))[
+        devices.fetch(_encode_text(graphdef, params, devices.pad_to(part, TEXTS_PER_CALL)))[
             : len(part)
         ]
         for part in np.split(tokens_pt, range(TEXTS_PER_CALL, len(tokens_pt), TEXTS_PER_CALL))

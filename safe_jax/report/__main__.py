@@ -3,9 +3,9 @@
 import argparse
 import sys
 
-from safe_jax import paths
-from safe_jax.errors import InputError
 from safe_jax.report import page
+from safe_jax.runtime import paths
+from safe_jax.runtime.errors import InputError
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -5,8 +5,8 @@ import dataclasses
 import numpy as np
 
 from safe_jax.report import published, summary
-from safe_jax.report.experiments import Experiment
 from safe_jax.report.plots import MARKERS, SERIES, SHOTS, Figure, Line, draw
+from safe_jax.report.runs import Experiment
 
 _GLYPHS = tuple(MARKERS)
 _IMAGES = "labelled images a class"

@@ -6,9 +6,9 @@ import statistics
 
 import jinja2
 
-from safe_jax import paths
-from safe_jax.report import charts, experiments, gallery, published, summary
-from safe_jax.report.experiments import Experiment
+from safe_jax.report import charts, gallery, published, runs, summary
+from safe_jax.report.runs import Experiment
+from safe_jax.runtime import paths
 
 _SELECTIONS = {
     "few_shot_val": "chosen on min(shots, 4) validation images a class",
@@ -23,7 +23,7 @@ def write(directories: list, output) -> None:
 
     Raises `InputError` for what is no directory of a run.
     """
-    paths.write(output, render(experiments.load(directories)).encode())
+    paths.write(output, render(runs.load(directories)).encode())
 
 
 def render(found: list[Experiment]) -> str:

@@ -31,17 +31,20 @@ import tqdm
 from flax import nnx
 
 from configs import default
-from safe_jax import batches, features, knobs, loop, parallel, train
+from safe_jax.bank import batches, store
+from safe_jax.bank.row_file import Rows
 from safe_jax.clip.attention_pool import AttentionPool
 from safe_jax.clip.model import PRESETS
+from safe_jax.experiment import knobs
 from safe_jax.methods.safe import Safe
 from safe_jax.methods.zero_shot import Classifier, unit
-from safe_jax.rows import Rows
+from safe_jax.runtime import devices
+from safe_jax.tuning import loop, train
 
 CLASSES = 1000
 
 
-def write(folder: pathlib.Path, maps: int, clip_config) -> features.Bank:
+def write(folder: pathlib.Path, maps: int, clip_config) -> store.Bank:
     """A bank of random maps; what the original pool makes of them is random too."""
     rng = np.random.default_rng(0)
     shape = (maps, *clip_config.dense_shape)
@@ -53,7 +56,7 @@ def write(folder: pathlib.Path, maps: int, clip_config) -> features.Bank:
             count = min(500, maps - first)
             opened.write(rng.random((count, *shape[1:]), np.float32).astype(np.float16).data)
     pooled = rng.normal(size=(maps, clip_config.embed_dim)).astype(np.float32)
-    return features.Bank(Rows(file), pooled, views=1)
+    return store.Bank(Rows(file), pooled, views=1)
 
 
 def memory(field: str) -> int:
@@ -68,7 +71,7 @@ class Tuning:
     def __init__(self, bank, clip_config, steps, batch=64, epochs=1):
         h, _, c = clip_config.dense_shape
         config = knobs.resolve(default.get_config())
-        self.bank, self.mesh = bank, parallel.make_mesh()
+        self.bank, self.mesh = bank, devices.make_mesh()
         self.label_n = np.arange(len(bank.dense)) % CLASSES
         self.plan = batches.plan(
             len(bank.dense), 1, batch, epochs, seed=0, multiple_of=self.mesh.size
@@ -166,12 +169,12 @@ def _measure(folder, bank, clip_config, batch, steps, rounds):
 
 
 def taking_turns(tuning, rounds, pause):
-    """Seconds of a step without and with `parallel.ahead`, medians over rounds on new rows."""
-    ahead, taken = parallel.ahead, {False: [], True: []}
+    """Seconds of a step without and with `devices.ahead`, medians over rounds on new rows."""
+    ahead, taken = devices.ahead, {False: [], True: []}
     for number in range(2 * rounds):
         prefetch = bool(number % 2)
         first = (number + 1) * tuning.steps % (tuning.plan.steps - tuning.steps + 1)
-        with mock.patch.object(parallel, "ahead", ahead if prefetch else iter):
+        with mock.patch.object(devices, "ahead", ahead if prefetch else iter):
             taken[prefetch].append(tuning.seconds(first, pause))
     return [statistics.median(taken[prefetch]) for prefetch in (False, True)]
 

@@ -8,9 +8,12 @@ import numpy as np
 import torch
 
 from configs import default
-from safe_jax import batches, features, knobs, parallel, train
+from safe_jax.bank import batches, store
+from safe_jax.experiment import knobs
 from safe_jax.methods import cache, tip_adapter
 from safe_jax.methods.zero_shot import Classifier, unit
+from safe_jax.runtime import devices
+from safe_jax.tuning import train
 from tools.benchmarks.harness import Case
 
 THEIR_POINTS = 40
@@ -33,13 +36,13 @@ def cases(device, images=5000, classes=100, shots=16, width=1024, changed=()) ->
     text_kd, keys_ksd = random_unit(classes), random_unit(classes, shots)
     feature_nd = random_unit(images)
     label_n = rng.integers(classes, size=images)
-    mesh = parallel.make_mesh(jax.devices()[:1])
+    mesh = devices.make_mesh(jax.devices()[:1])
     context = cache.Context(
         Classifier(jnp.asarray(text_kd), jnp.float32(100)), jnp.ones((classes, shots))
     )
     method = tip_adapter.TipAdapter(config.b, config.a)
     params, tuning = train.as_is(method, {"keys": jnp.asarray(keys_ksd)}, context, mesh)
-    table = features.Table({"original_bd": feature_nd}, views=1)
+    table = store.Table({"original_bd": feature_nd}, views=1)
     grid = cache.grid(config)
 
     def ours():

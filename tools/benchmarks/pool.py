@@ -12,12 +12,15 @@ import torch
 from flax import nnx
 
 from configs import default
-from safe_jax import batches, knobs, parallel, train
+from safe_jax.bank import batches
 from safe_jax.clip import weights
 from safe_jax.clip.attention_pool import AttentionPool
 from safe_jax.clip.model import CLIPConfig
+from safe_jax.experiment import knobs
 from safe_jax.methods.safe import Safe
 from safe_jax.methods.zero_shot import unit
+from safe_jax.runtime import devices
+from safe_jax.tuning import train
 from tests import torch_clip
 from tools.benchmarks.harness import Case, counted_flops
 
@@ -37,8 +40,8 @@ class Pool:
         self.label_b = (np.arange(batch) % CLASSES).astype(np.int32)
         self.pool = AttentionPool(h, c, preset.embed_dim, rngs=nnx.Rngs(0))
         self.config = knobs.resolve(default.get_config())
-        self.mesh = parallel.make_mesh(jax.devices()[:1])
-        self.batch = parallel.shard(
+        self.mesh = devices.make_mesh(jax.devices()[:1])
+        self.batch = devices.shard(
             self.mesh,
             {
                 "dense_bhwc": self.dense_bhwc,

@@ -12,9 +12,10 @@ import numpy as np
 import torch
 from flax import nnx
 
-from safe_jax import extraction, parallel
+from safe_jax.bank import extraction
 from safe_jax.clip import weights
 from safe_jax.clip.model import CLIP, CLIPConfig
+from safe_jax.runtime import devices
 from tests import torch_clip
 from tools.benchmarks.harness import Case, counted_flops
 
@@ -38,7 +39,7 @@ def model_and_state(preset: CLIPConfig, dtype) -> tuple[CLIP, dict]:
 def cases(preset: CLIPConfig, batch: int, dtype, device) -> list[Case]:
     """Ours against each of PyTorch's ways."""
     model, state = model_and_state(preset, dtype)
-    graphdef, params = extraction.fold(model, parallel.make_mesh(jax.devices()[:1]))
+    graphdef, params = extraction.fold(model, devices.make_mesh(jax.devices()[:1]))
     side = preset.image_size
     pixels_bhwc = np.random.default_rng(0).normal(size=(batch, side, side, 3)).astype(np.float32)
     images = jnp.asarray(pixels_bhwc)

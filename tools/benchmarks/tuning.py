@@ -13,11 +13,14 @@ import numpy as np
 import torch
 
 from configs import default
-from safe_jax import batches, extraction, features, knobs, loop, parallel, train
+from safe_jax.bank import batches, extraction, store
 from safe_jax.clip.model import CLIPConfig
 from safe_jax.data import images
+from safe_jax.experiment import knobs
 from safe_jax.methods.safe import Safe
 from safe_jax.methods.zero_shot import unit
+from safe_jax.runtime import devices
+from safe_jax.tuning import loop, train
 from tests import torch_clip
 from tools.benchmarks import trunk
 from tools.benchmarks.harness import Case, counted_flops
@@ -33,7 +36,7 @@ class Tuning:
         config = default.get_config()
         config.epochs = epochs
         self.config = knobs.resolve(config)
-        self.mesh = parallel.make_mesh(jax.devices()[:1])
+        self.mesh = devices.make_mesh(jax.devices()[:1])
         self.count, self.dtype, self.device = classes * shots, dtype, device
         rng = np.random.default_rng(0)
         self.model, state = trunk.model_and_state(preset, dtype)
@@ -54,11 +57,11 @@ class Tuning:
         graphdef, params = extraction.fold(self.model, self.mesh)
         size, parts = self.config.trunk_batch_size, []
         for pixels in np.split(self.pixels, range(size, self.count, size)):
-            padded = parallel.pad_to(pixels, size)
+            padded = devices.pad_to(pixels, size)
             made = extraction.extract_step(graphdef, params, padded, jnp.dtype("float16"))
             parts.append([np.asarray(x)[: len(pixels)] for x in made])
         dense, pooled = (np.concatenate(part) for part in zip(*parts, strict=True))
-        self.table = features.Table({"dense_bhwc": dense, "original_bd": pooled}, views=1)
+        self.table = store.Table({"dense_bhwc": dense, "original_bd": pooled}, views=1)
 
     def tune(self) -> float:
         """The loss of the first step, of a whole tuning."""

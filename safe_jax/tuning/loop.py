@@ -11,9 +11,9 @@ import jax
 import numpy as np
 from orbax.checkpoint import v1 as ocp
 
-from safe_jax import hosts, parallel
-from safe_jax.errors import InputError
-from safe_jax.train import TrainState
+from safe_jax.runtime import devices, hosts
+from safe_jax.runtime.errors import InputError
+from safe_jax.tuning.train import TrainState
 
 log = logging.getLogger(__name__)
 
@@ -78,7 +78,7 @@ def _open_checkpoints(folder, every):
 
 
 def _read(losses, step, loss):
-    losses[step] = parallel.fetch(loss)
+    losses[step] = devices.fetch(loss)
     if not np.isfinite(losses[step]).any():  # of a population one is enough
         loss = np.ravel(losses[step])[0]
         raise DivergedError(f"the loss is {loss} at step {step + 1}: lower the learning rate")

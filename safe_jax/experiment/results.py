@@ -4,8 +4,8 @@ import fcntl
 import json
 import os
 
-from safe_jax import paths
-from safe_jax.errors import InputError
+from safe_jax.runtime import paths
+from safe_jax.runtime.errors import InputError
 
 # What a report needs of a row; whatever else stands in it is shown where it is known.
 _FIELDS = {
@@ -31,7 +31,9 @@ class Results:
     """
 
     def __init__(self, path, **common):
-        from safe_jax import hosts  # it has JAX, which reading rows for a report takes none of
+        from safe_jax.runtime import (
+            hosts,  # it has JAX, which reading rows for a report takes none of
+        )
 
         self.common = common
         self.file = None

@@ -12,17 +12,22 @@ import numpy as np
 from flax import nnx
 from ml_collections import FrozenConfigDict
 
-from safe_jax import batches, clip, features, loop, parallel, selection, train
+from safe_jax import clip
+from safe_jax.bank import batches, store
+from safe_jax.classifier import selection
 from safe_jax.clip.attention_pool import AttentionPool
-from safe_jax.data import datasets, sources
+from safe_jax.data import datasets
+from safe_jax.data.records import Record
+from safe_jax.runtime import devices
+from safe_jax.tuning import loop, train
 
 
 @dataclasses.dataclass(frozen=True)
 class LabelledBank:
     """A bank, and the records that it was made of in its order."""
 
-    bank: features.Bank
-    records: list[sources.Record]
+    bank: store.Bank
+    records: list[Record]
 
     def find(self, records) -> tuple[np.ndarray, np.ndarray]:
         """Where `records` lie in the bank, and their labels."""
@@ -51,9 +56,9 @@ class Subset:
 
     shots: int
     seed: int
-    train: list[sources.Record]
-    val: list[sources.Record]
-    eval: list[sources.Record]
+    train: list[Record]
+    val: list[Record]
+    eval: list[Record]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,7 +68,7 @@ class Images:
     `among_k` tells of a transfer's among which classes answers are sought.
     """
 
-    bank: features.Bank | features.Table
+    bank: store.Bank | store.Table
     image_n: np.ndarray
     label_n: np.ndarray
     among_k: np.ndarray | None = None
@@ -143,7 +148,7 @@ class Trial:
     def pooled(self, use) -> Images:
         """The original pool's features alone."""
         dense = self.dense(use)
-        table = features.Table({"original_bd": dense.bank.pooled}, dense.bank.views)
+        table = store.Table({"original_bd": dense.bank.pooled}, dense.bank.views)
         return dataclasses.replace(dense, bank=table)
 
     def unprojected(self, use) -> Images:
@@ -172,17 +177,17 @@ class Trial:
         every_view = Images(dataclasses.replace(dense.bank, views=1), row_n, label_n)
         parts = {name: [] for name in made}
         for batch in self.in_order(every_view):
-            counts = parallel.fetch(batch["mask_b"]) > 0
+            counts = devices.fetch(batch["mask_b"]) > 0
             for name, function in made.items():
-                parts[name].append(parallel.fetch(function(batch["dense_bhwc"]))[counts])
+                parts[name].append(devices.fetch(function(batch["dense_bhwc"]))[counts])
         arrays = {name: np.concatenate(found) for name, found in parts.items()}
         arrays["original_bd"] = dense.bank.pooled[row_n]
-        table = features.Table(arrays, dense.bank.views)
+        table = store.Table(arrays, dense.bank.views)
         return dataclasses.replace(dense, bank=table, image_n=np.arange(len(dense.image_n)))
 
     def in_order(self, images: Images):
         """Batches of images, one after the other."""
-        size = parallel.round_up(self.context.config.eval_batch_size, self.context.mesh)
+        size = devices.round_up(self.context.config.eval_batch_size, self.context.mesh)
         return batches.in_order(
             images.bank, images.image_n, images.label_n, size, self.context.mesh
         )

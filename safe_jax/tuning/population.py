@@ -16,7 +16,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from safe_jax import parallel, train
+from safe_jax.runtime import devices
+from safe_jax.tuning import train
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,11 +65,11 @@ def stack(members, table, mesh) -> tuple[train.TrainState, Population]:
     There are as many as a multiple of the number of devices: the last is repeated.
     """
     states, tunings = zip(*members, strict=True)
-    spare = parallel.round_up(len(members), mesh) - len(members)
+    spare = devices.round_up(len(members), mesh) - len(members)
     steps = max(len(tuning.schedule.rate_s) for tuning in tunings)
 
     def stacked(trees):
-        return _stack(*trees, *trees[-1:] * spare, out=parallel.divided(mesh))
+        return _stack(*trees, *trees[-1:] * spare, out=devices.divided(mesh))
 
     schedules = [
         train.Schedule(jnp.pad(x.rate_s, (0, steps - len(x.rate_s))), x.weight_decay)
@@ -98,20 +99,20 @@ def batches(plans, mesh, first_step: int = 0):
         plans: a dict of `row_sb`, `label_sb` and `mask_sb` for each member; steps that a member
             does not have are empty.
     """
-    plans = plans + plans[-1:] * (parallel.round_up(len(plans), mesh) - len(plans))
+    plans = plans + plans[-1:] * (devices.round_up(len(plans), mesh) - len(plans))
     steps = max(len(plan["mask_b"]) for plan in plans)
 
     def stacked(name):
-        return np.stack([parallel.pad_to(plan[name], steps) for plan in plans], axis=1)
+        return np.stack([devices.pad_to(plan[name], steps) for plan in plans], axis=1)
 
     arrays = {name: stacked(name) for name in plans[0]}
     for step in range(first_step, steps):
-        yield parallel.shard(mesh, {name: x_smb[step] for name, x_smb in arrays.items()})
+        yield devices.shard(mesh, {name: x_smb[step] for name, x_smb in arrays.items()})
 
 
 def params_of(state: train.TrainState, member: int, mesh) -> dict:
     """The parameters of one member, on every device."""
-    return _member(state.params, member, out=parallel.replicated(mesh))
+    return _member(state.params, member, out=devices.replicated(mesh))
 
 
 @functools.partial(jax.jit, static_argnames="out")

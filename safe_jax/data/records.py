@@ -9,9 +9,9 @@ from typing import NamedTuple
 
 import tqdm
 
-from safe_jax import hosts, paths
 from safe_jax.data import images
-from safe_jax.errors import InputError, listing
+from safe_jax.runtime import hosts, paths
+from safe_jax.runtime.errors import InputError, listing
 
 log = logging.getLogger(__name__)
 

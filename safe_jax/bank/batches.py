@@ -17,8 +17,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from safe_jax import extraction, hosts, parallel
+from safe_jax.bank import extraction
 from safe_jax.data import images
+from safe_jax.runtime import devices, hosts
 
 PAD = -1  # in place of an image, where a batch is not full
 READ_AT_ONCE = 512  # rows on their way to the devices: 100 MB of RN50's
@@ -80,7 +81,7 @@ def from_bank(bank, image_n, label_n, plan, mesh, first_step=0) -> Iterator[dict
     planned = rows(bank, image_n, label_n, plan)
     row_n = np.unique(planned["row_b"])
     if _row_bytes(bank) * len(row_n) > room(mesh):
-        return parallel.ahead(_read(bank, batch, mesh) for batch in _steps(planned, first_step))
+        return devices.ahead(_read(bank, batch, mesh) for batch in _steps(planned, first_step))
     planned["row_b"] = np.searchsorted(row_n, planned["row_b"]).astype(np.int32)
     return _held(hold([(bank, row_n)], mesh), planned, mesh, first_step)
 
@@ -88,10 +89,10 @@ def from_bank(bank, image_n, label_n, plan, mesh, first_step=0) -> Iterator[dict
 def in_order(bank, image_n, label_n, batch_size, mesh) -> Iterator[dict]:
     """Batches of the centre crops of the images `image_n`, one after the other."""
     steps = -(-len(image_n) // batch_size)
-    image_sb = parallel.pad_to(np.arange(len(image_n)), steps * batch_size, PAD)
+    image_sb = devices.pad_to(np.arange(len(image_n)), steps * batch_size, PAD)
     image_sb = image_sb.reshape(steps, batch_size)
     planned = rows(bank, image_n, label_n, Plan(image_sb, np.zeros_like(image_sb), steps))
-    return parallel.ahead(_read(bank, batch, mesh) for batch in _steps(planned))
+    return devices.ahead(_read(bank, batch, mesh) for batch in _steps(planned))
 
 
 def _steps(planned, first_step=0):
@@ -102,11 +103,11 @@ def _steps(planned, first_step=0):
 def _read(bank, batch, mesh):
     """A batch of rows read now; each host reads its own."""
     count = len(batch["row_b"])
-    own = parallel.own_rows(mesh, count)
+    own = devices.own_rows(mesh, count)
     batch = {name: x_b[own] for name, x_b in batch.items()}
     row_b = batch.pop("row_b")
     arrays = {name: x[row_b] for name, x in bank.arrays.items()}
-    return parallel.shard_own(mesh, arrays | batch, count)
+    return devices.shard_own(mesh, arrays | batch, count)
 
 
 def room(mesh) -> int:
@@ -125,11 +126,11 @@ def hold(wanted, mesh) -> dict[str, jax.Array]:
         wanted: pairs of a bank and the rows of it, in ascending order.
     """
     parts = [
-        parallel.replicate(mesh, {name: x[part_n] for name, x in bank.arrays.items()})
+        devices.replicate(mesh, {name: x[part_n] for name, x in bank.arrays.items()})
         for bank, row_n in wanted
         for part_n in np.split(row_n, range(READ_AT_ONCE, len(row_n), READ_AT_ONCE))
     ]
-    return _joined(parts, out=parallel.replicated(mesh))
+    return _joined(parts, out=devices.replicated(mesh))
 
 
 @functools.partial(jax.jit, static_argnames="out")
@@ -141,7 +142,7 @@ def _joined(parts, *, out):
 def _held(table, planned, mesh, first_step):
     """Batches of the rows of a table that every device has."""
     for batch in _steps(planned, first_step):
-        batch = parallel.shard(mesh, batch)
+        batch = devices.shard(mesh, batch)
         yield _picked(table, batch.pop("row_b")) | batch
 
 
@@ -177,17 +178,17 @@ def online(model, image_dir, records, plan, seed, config, mesh, first_step=0) ->
         ]
         for step in range(first_step, plan.steps)
     )
-    own = parallel.own_rows(mesh, batch_size)
+    own = devices.own_rows(mesh, batch_size)
     pixels = extraction.load_own(crops, own, model, config)
     for image_b, pixels_bhwc in zip(plan.image_sb[first_step:], pixels, strict=True):
         dense_bhwc, original_bd = extraction.extract_step(
             graphdef,
             params,
-            parallel.shard_own(mesh, pixels_bhwc, batch_size),
+            devices.shard_own(mesh, pixels_bhwc, batch_size),
             jnp.dtype(config.bank_dtype),
         )
         yield {
             "dense_bhwc": dense_bhwc,
             "original_bd": original_bd,
-            **parallel.shard(mesh, _labels(label_n, image_b)),
+            **devices.shard(mesh, _labels(label_n, image_b)),
         }

@@ -12,7 +12,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-from safe_jax.errors import InputError
+from safe_jax.runtime.errors import InputError
 
 
 def make_mesh(devices=None) -> jax.sharding.Mesh:

@@ -5,7 +5,7 @@ import sys
 
 from absl import flags
 
-from safe_jax.errors import InputError
+from safe_jax.runtime.errors import InputError
 
 
 def parse(argv: list[str], values: flags.FlagValues = flags.FLAGS) -> list[str]:

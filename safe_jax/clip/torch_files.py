@@ -8,9 +8,9 @@ import ml_dtypes
 import numpy as np
 import safetensors.numpy
 
-from safe_jax import paths
 from safe_jax.clip import weights
-from safe_jax.errors import InputError
+from safe_jax.runtime import paths
+from safe_jax.runtime.errors import InputError
 
 
 def read(path) -> dict[str, np.ndarray]:

@@ -6,9 +6,10 @@ import pathlib
 
 from etils import epath
 
-from safe_jax import paths, results
-from safe_jax.errors import InputError
+from safe_jax.experiment import results
 from safe_jax.report import summary
+from safe_jax.runtime import paths
+from safe_jax.runtime.errors import InputError
 
 
 @dataclasses.dataclass(frozen=True)

@@ -14,8 +14,10 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import FrozenConfigDict
 
-from safe_jax import batches, knobs, loop, population, train
-from safe_jax.trial import Images, Trial, Tuned
+from safe_jax.bank import batches
+from safe_jax.experiment import knobs
+from safe_jax.experiment.trial import Images, Trial, Tuned
+from safe_jax.tuning import loop, population, train
 
 
 class Start(NamedTuple):

@@ -18,8 +18,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from safe_jax import parallel
-from safe_jax.errors import InputError
+from safe_jax.runtime import devices
+from safe_jax.runtime.errors import InputError
 
 
 @jax.tree_util.register_dataclass
@@ -220,15 +220,15 @@ def init(method, params, context, config, plan, mesh) -> tuple[TrainState, Tunin
     optimizer = make_optimizer(config.trainable, config.b1, config.b2, config.eps)
     state = TrainState(jnp.int32(0), trained, optimizer.init(params))
     schedule = Schedule.of(config, plan.steps, plan.steps_per_epoch)
-    frozen, schedule = parallel.replicate(mesh, (Frozen(frozen, context), schedule))
-    return parallel.replicate(mesh, state), Tuning(method, frozen, schedule, optimizer)
+    frozen, schedule = devices.replicate(mesh, (Frozen(frozen, context), schedule))
+    return devices.replicate(mesh, state), Tuning(method, frozen, schedule, optimizer)
 
 
 def as_is(method, params, context, mesh) -> tuple[dict, Tuning]:
     """Parameters and tuning, as `evaluate` takes them, of what is not tuned."""
     params, frozen = split_params(params, jax.tree.map(lambda _: "train", params))
-    frozen = parallel.replicate(mesh, Frozen(frozen, context))
-    return parallel.replicate(mesh, params), Tuning(method, frozen, None, None)
+    frozen = devices.replicate(mesh, Frozen(frozen, context))
+    return devices.replicate(mesh, params), Tuning(method, frozen, None, None)
 
 
 def evaluate(
@@ -246,7 +246,7 @@ def evaluate(
         for batch in batches
     ]
     right, loss, count = (
-        np.sum([parallel.fetch(part).astype(np.float64) for part in parts], axis=0)
+        np.sum([devices.fetch(part).astype(np.float64) for part in parts], axis=0)
         for parts in zip(*sums, strict=True)
     )
     return 100 * right / count, loss / count

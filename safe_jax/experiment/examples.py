@@ -14,8 +14,9 @@ import numpy as np
 import PIL.Image
 from flax import nnx
 
-from safe_jax import hosts, parallel, paths, train
 from safe_jax.data import images
+from safe_jax.runtime import devices, hosts, paths
+from safe_jax.tuning import train
 
 COUNT = 10
 
@@ -55,11 +56,11 @@ def of_safe(trial, alpha) -> dict:
 def attention(graphdef, pools: dict, batches) -> dict[str, np.ndarray]:
     """Where each of `pools` looks, `(n, h, w)`: the mean over heads, summing to 1 over cells."""
     parts = [
-        (parallel.fetch(batch["mask_b"]) > 0, _attention(graphdef, pools, batch["dense_bhwc"]))
+        (devices.fetch(batch["mask_b"]) > 0, _attention(graphdef, pools, batch["dense_bhwc"]))
         for batch in batches
     ]
     return {
-        name: np.concatenate([parallel.fetch(maps[name])[counts] for counts, maps in parts])
+        name: np.concatenate([devices.fetch(maps[name])[counts] for counts, maps in parts])
         for name in pools
     }
 
@@ -77,10 +78,10 @@ def probabilities(params, tuning, alpha_g, batches) -> np.ndarray:
     alpha_g = jnp.asarray(alpha_g, jnp.float32)
     parts = []
     for batch in batches:
-        counts = parallel.fetch(batch["mask_b"]) > 0
+        counts = devices.fetch(batch["mask_b"]) > 0
         context, method = tuning.frozen.context, tuning.method
         found_gbk = _probabilities(params, context, batch, alpha_g, method=method)
-        parts.append(parallel.fetch(found_gbk)[:, counts])
+        parts.append(devices.fetch(found_gbk)[:, counts])
     return np.concatenate(parts, 1)
 
 

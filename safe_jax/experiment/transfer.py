@@ -4,7 +4,7 @@ Nothing is learned or chosen there: what was tuned, and its alpha, are what Imag
 """
 
 from safe_jax.data import datasets
-from safe_jax.errors import InputError
+from safe_jax.runtime.errors import InputError
 
 
 def load(config) -> dict[str, datasets.Transfer]:

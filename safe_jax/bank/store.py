@@ -27,11 +27,12 @@ import jax.numpy as jnp
 import numpy as np
 import tqdm
 
-from safe_jax import extraction, hosts, parallel, paths
+from safe_jax.bank import extraction
+from safe_jax.bank.row_file import Rows
 from safe_jax.clip.model import CLIP
 from safe_jax.data import images
-from safe_jax.errors import InputError
-from safe_jax.rows import Rows
+from safe_jax.runtime import devices, hosts, paths
+from safe_jax.runtime.errors import InputError
 
 log = logging.getLogger(__name__)
 
@@ -192,7 +193,7 @@ def _extract(spec, model, mesh, config, writes):
 
     def write(start, stop, result):
         """Puts a batch into its place and notes that it is there."""
-        dense_bhwc, pooled_bd = (parallel.fetch(x)[: stop - start] for x in result)
+        dense_bhwc, pooled_bd = (devices.fetch(x)[: stop - start] for x in result)
         if not np.isfinite(dense_bhwc).all():
             raise InputError(
                 f"dense maps do not fit {config.bank_dtype}: set config.bank_dtype=float32"
@@ -206,7 +207,7 @@ def _extract(spec, model, mesh, config, writes):
     # try ended: the same bits come out.
     batch_size = config.trunk_batch_size * mesh.size
     starts = range(first, rows, batch_size)
-    own = parallel.own_rows(mesh, batch_size)
+    own = devices.own_rows(mesh, batch_size)
     batches = extraction.load_own(
         (spec.crops[start : start + batch_size] for start in starts), own, model, config
     )
@@ -217,7 +218,7 @@ def _extract(spec, model, mesh, config, writes):
     with bar:
         before = None
         for start, pixels in zip(starts, batches, strict=True):
-            pixels = parallel.shard_own(mesh, pixels, batch_size)
+            pixels = devices.shard_own(mesh, pixels, batch_size)
             result = extraction.extract_step(graphdef, params, pixels, jnp.dtype(config.bank_dtype))
             if before:  # the device works on this batch while the one before is written
                 write(*before)

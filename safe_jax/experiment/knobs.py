@@ -10,10 +10,11 @@ import re
 import jax
 from ml_collections import ConfigDict, FrozenConfigDict
 
-from safe_jax import paths, selection
+from safe_jax.classifier import selection
 from safe_jax.data import datasets
-from safe_jax.errors import InputError
 from safe_jax.methods import safe, tip_adapter
+from safe_jax.runtime import paths
+from safe_jax.runtime.errors import InputError
 
 log = logging.getLogger(__name__)
 

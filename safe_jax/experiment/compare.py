@@ -5,7 +5,8 @@ import functools
 import time
 from collections.abc import Callable
 
-from safe_jax import examples, knobs, train, tuning
+from safe_jax.experiment import examples, knobs
+from safe_jax.experiment.trial import Trial, Tuned
 from safe_jax.methods import cache, safe, safe_a
 from safe_jax.methods.clip_adapter import ClipAdapter
 from safe_jax.methods.linear_probe import LinearProbe
@@ -14,7 +15,7 @@ from safe_jax.methods.prolip import ProLIP
 from safe_jax.methods.safe import Safe
 from safe_jax.methods.safe_a import SafeA
 from safe_jax.methods.tip_adapter import TipAdapter
-from safe_jax.trial import Trial, Tuned
+from safe_jax.tuning import fit, train
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,10 +48,10 @@ def tune(trials: list[Trial], name: str) -> None:
         began = time.time()
         banked = method.tunes and config.features == "bank"
         images = method.images(trial, "train") if banked else None
-        starts.append(tuning.Start(*method.start(trial, config), images))
+        starts.append(fit.Start(*method.start(trial, config), images))
         seconds.append(time.time() - began)
     if method.tunes:
-        tuned = tuning.tune(trials, starts, name, config)
+        tuned = fit.tune(trials, starts, name, config)
     else:
         tuned = [[_as_is(trial, *start[:3])] for trial, start in zip(trials, starts, strict=True)]
     for trial, candidates, before in zip(trials, tuned, seconds, strict=True):

@@ -10,15 +10,15 @@ import jax
 import numpy as np
 from flax import nnx
 
-from safe_jax import parallel
 from safe_jax.clip.model import CLIP
 from safe_jax.data import images
+from safe_jax.runtime import devices
 
 
 def fold(model: CLIP, mesh):
     """`graphdef` and `params` for `extract_step`."""
     graphdef, params = nnx.split(model)
-    params = parallel.replicate(mesh, params)
+    params = devices.replicate(mesh, params)
     folded = nnx.eval_shape(lambda params: nnx.merge(graphdef, params).folded(), params)
     return nnx.graphdef(folded), _fold(graphdef, params)
 
@@ -50,4 +50,4 @@ def load_own(batches, own_rows, model, config):
     )
     for crops in kept:
         pixels_bhwc = next(pixels) if crops else np.zeros((0, *shape), np.uint8)
-        yield parallel.pad_to(pixels_bhwc, len(own_rows))
+        yield devices.pad_to(pixels_bhwc, len(own_rows))

@@ -18,7 +18,7 @@ os.environ.setdefault("EPATH_USE_TF", "false")
 import fsspec
 from etils import epath
 
-from safe_jax.errors import InputError
+from safe_jax.runtime.errors import InputError
 
 _REQUESTS = 64  # to a bucket at a time: each takes long, but costs nothing here
 

@@ -10,13 +10,18 @@ import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
-from safe_jax import clip, compare, features, hosts, knobs, parallel, paths, transfer, tuning
+from safe_jax import clip
+from safe_jax.bank import store
 from safe_jax.clip import weights
-from safe_jax.data import datasets, few_shot, sources
-from safe_jax.errors import InputError
+from safe_jax.data import datasets, few_shot
+from safe_jax.data.records import Record, check_files
+from safe_jax.experiment import compare, knobs, transfer
+from safe_jax.experiment.results import Results
+from safe_jax.experiment.trial import Context, LabelledBank, Subset, Trial
 from safe_jax.methods import zero_shot
-from safe_jax.results import Results
-from safe_jax.trial import Context, LabelledBank, Subset, Trial
+from safe_jax.runtime import devices, hosts, paths
+from safe_jax.runtime.errors import InputError
+from safe_jax.tuning import fit
 
 log = logging.getLogger(__name__)
 
@@ -114,7 +119,7 @@ def _checkpoints(workdir, config_hash, key):
 
 def _groups(subsets, config):
     """Subsets that tune together, with all candidates of each; always the same ones."""
-    size = -(-config.population // len(tuning.candidates(config)))
+    size = -(-config.population // len(fit.candidates(config)))
     return [subsets[start : start + size] for start in range(0, len(subsets), size)]
 
 
@@ -144,8 +149,8 @@ def _draw(config, data, shots, seed) -> Subset:
 class LabelledSpec:
     """What a bank is to hold, with the records it is made of."""
 
-    spec: features.BankSpec
-    records: list[sources.Record]
+    spec: store.BankSpec
+    records: list[Record]
 
 
 def _bank_specs(config, data, subsets, transfers, digest) -> dict[str, LabelledSpec]:
@@ -155,11 +160,11 @@ def _bank_specs(config, data, subsets, transfers, digest) -> dict[str, LabelledS
         records = sorted({record for subset in subsets for record in getattr(subset, use)})
         views = config.views if use == "train" else 1
         names = [record.path for record in records]
-        spec = features.bank_spec(config, digest, data.image_dir, names, views)
+        spec = store.bank_spec(config, digest, data.image_dir, names, views)
         specs[use] = LabelledSpec(spec, records)
     for target in transfers.values():
         names = [record.path for record in target.records]
-        spec = features.bank_spec(config, digest, target.image_dir, names, views=1)
+        spec = store.bank_spec(config, digest, target.image_dir, names, views=1)
         specs[target.name] = LabelledSpec(spec, target.records)
     return specs
 
@@ -183,7 +188,7 @@ def _keys(subsets, specs) -> list[tuple[int, int, str]]:
 
 def _prepare(config, data, transfers, specs, directory, workdir) -> Context:
     """Checks the files that will be read, loads the model, and obtains the banks."""
-    mesh = parallel.make_mesh()
+    mesh = devices.make_mesh()
     log.info(
         "%s: %d classes; %d train, %d val and %d test images; weights %s; %d x %s",
         data.name, len(data.classnames), *map(len, data.splits), directory,
@@ -201,13 +206,13 @@ def _prepare(config, data, transfers, specs, directory, workdir) -> Context:
         if use not in banked or not labelled.spec.done
         for path in labelled.spec.paths
     }
-    sources.check_files(sorted(unread, key=str), config.workers)
-    model = clip.load(directory, jnp.dtype(config.dtype), parallel.replicated(mesh))
+    check_files(sorted(unread, key=str), config.workers)
+    model = clip.load(directory, jnp.dtype(config.dtype), devices.replicated(mesh))
     text_kd = zero_shot.text_classifier(model, data.prompts)
-    features.check_space([labelled.spec for labelled in banked.values()], model.config)
+    store.check_space([labelled.spec for labelled in banked.values()], model.config)
     banks = {
         use: LabelledBank(
-            features.load_or_extract(labelled.spec, model, mesh, config), labelled.records
+            store.load_or_extract(labelled.spec, model, mesh, config), labelled.records
         )
         for use, labelled in banked.items()
     }

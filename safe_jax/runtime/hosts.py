@@ -19,8 +19,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
 
-from safe_jax import parallel
-from safe_jax.errors import InputError, listing
+from safe_jax.runtime import devices
+from safe_jax.runtime.errors import InputError, listing
 
 GONE = "a host stopped: start the same command on all hosts again; it goes on where it was"
 
@@ -140,7 +140,7 @@ def from_all(value) -> list:
     text = np.frombuffer(json.dumps(value).encode(), np.uint8)
     lengths = multihost_utils.process_allgather(np.int32(len(text)))
     room = 1 << int(lengths.max()).bit_length()  # a power of two: few sizes are compiled for
-    texts = multihost_utils.process_allgather(parallel.pad_to(text, room))
+    texts = multihost_utils.process_allgather(devices.pad_to(text, room))
     return [json.loads(bytes(text[:length])) for text, length in zip(texts, lengths, strict=True)]
 
 
@@ -229,8 +229,8 @@ class StopSignal:
 
 
 def _any(flag):
-    mesh = parallel.make_mesh()
-    flags = parallel.shard(mesh, np.full(mesh.size, flag))
+    mesh = devices.make_mesh()
+    flags = devices.shard(mesh, np.full(mesh.size, flag))
     return _reduce_any(flags)
 
 

@@ -1,0 +1,1 @@
+"""What was tuned, as one thing: chosen on validation images, then evaluated."""
