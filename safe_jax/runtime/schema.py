@@ -1,0 +1,207 @@
+"""Types with bounds for everything that is read, and one line for whatever does not fit them.
+
+Pydantic does the reading. Beside msgspec it takes longer to import (0.12 s against 0.02 s) and to
+read a split file of 100,000 rows (36 ms against 13 ms), but it names the key of an object in which
+a mistake is, hands over the value that was found, and goes on to the next mistake.
+
+Numbers are finite, a boolean is no integer, and texts are valid UTF-8.
+"""
+
+import json
+import math
+import re
+from collections.abc import Mapping
+from typing import Annotated, Any, TypeVar
+
+import pydantic
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, TypeAdapter
+
+from safe_jax.runtime.errors import InputError
+
+T = TypeVar("T")
+
+_SHOWN = 60  # characters of a value in a message
+
+
+class Model(pydantic.BaseModel):
+    """Declares what is read: each field with its type, bounds and default. It cannot change."""
+
+    model_config = ConfigDict(strict=True, frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class Bounds:
+    """The least and the greatest value of a number, as a validator that says both."""
+
+    def __init__(
+        self,
+        ge: float = -math.inf,
+        le: float = math.inf,
+        gt: float = -math.inf,
+        lt: float = math.inf,
+    ):
+        self._holds = lambda x: ge <= x <= le and gt < x < lt
+        limits = {"at least": ge, "above": gt, "at most": le, "below": lt}
+        self.phrase = " and ".join(f"{k} {v}" for k, v in limits.items() if math.isfinite(v))
+
+    def __call__(self, x: float) -> float:
+        if not self._holds(x):
+            raise ValueError(f"{self.phrase} is expected")
+        return x
+
+
+def _no_surrogates(text: str) -> str:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise ValueError("valid UTF-8 is expected") from None
+    return text
+
+
+def _not_blank(text: str) -> str:
+    if not text.strip():
+        raise ValueError("a text that is not blank is expected")
+    return text
+
+
+def _pattern(text: str) -> str:
+    try:
+        re.compile(text)
+    except re.error as error:
+        raise ValueError(f"a regular expression is expected ({error})") from None
+    return text
+
+
+def _different(values: tuple) -> tuple:
+    if len(set(values)) < len(values):
+        raise ValueError("different values are expected")
+    return values
+
+
+def _as_tuple(values: Any) -> Any:
+    return tuple(values) if isinstance(values, list) else values
+
+
+Text = Annotated[str, AfterValidator(_no_surrogates)]
+Name = Annotated[Text, AfterValidator(_not_blank)]
+Pattern = Annotated[Text, AfterValidator(_pattern)]
+Count = Annotated[int, AfterValidator(Bounds(ge=0))]
+Positive = Annotated[int, AfterValidator(Bounds(ge=1))]
+NotNegative = Annotated[float, AfterValidator(Bounds(ge=0))]
+Fraction = Annotated[float, AfterValidator(Bounds(ge=0, le=1))]
+Different = AfterValidator(_different)  # of the values of a tuple
+ListOrTuple = BeforeValidator(_as_tuple)  # strict tuples refuse lists that Python code passes
+
+
+def knob(default: Any, meaning: str) -> Any:
+    """The default of a field that a user may set, and what it means in one line."""
+    return Field(default, description=meaning)
+
+
+def check(kind: type[T], value: Any, prefix: str) -> T:
+    """`value` as `kind`, which is a `Model` or any other type that Pydantic knows.
+
+    Args:
+        prefix: what a message puts before the place of a mistake: `config.`, or `FILE: `.
+
+    Raises `InputError`: the first mistake in a line, and how many more there are.
+    """
+    try:
+        return TypeAdapter(kind).validate_python(value)
+    except pydantic.ValidationError as error:
+        raise InputError(_message(error, prefix)) from None
+
+
+def read_json(kind: type[T], content: bytes, prefix: str) -> T:
+    """As `check`, of the JSON in `content`; a byte-order mark is passed over."""
+    try:
+        return TypeAdapter(kind).validate_json(content.removeprefix(b"\xef\xbb\xbf"))
+    except pydantic.ValidationError as error:
+        raise InputError(_message(error, prefix)) from None
+
+
+def _message(error: pydantic.ValidationError, prefix: str) -> str:
+    mistakes = error.errors(include_url=False)
+    lines = [_line(mistake, prefix) for mistake in mistakes]
+    if len(lines) == 1:
+        return lines[0]
+    return f"{lines[0]} (and {len(lines) - 1} more)"
+
+
+def _line(mistake: Any, prefix: str) -> str:
+    place = _place(mistake["loc"])
+    where = prefix + place if place else prefix.rstrip(": .")
+    kind = mistake["type"]
+    if kind == "json_invalid":
+        return f"{where} is not JSON: {mistake['ctx']['error']}"
+    if kind == "missing":
+        return f"{where} is missing"
+    if kind == "extra_forbidden":
+        return f"{where} is unknown: remove it"
+    joint = "=" if place else ": "
+    return f"{where}{joint}{_shown(mistake['input'])}: {_expected(mistake)}"
+
+
+def _place(loc: tuple) -> str:
+    """`train[3][1]`, `boxes['a.jpg'][2]`, `prolip.epochs`."""
+    parts = ""
+    for step in loc:
+        if isinstance(step, int):
+            parts += f"[{step}]"
+        elif re.fullmatch(r"\w+", step):
+            parts += f".{step}"
+        else:
+            parts += f"[{step!r}]"
+    return parts.removeprefix(".")
+
+
+def _shown(value: Any) -> str:
+    text = repr(value) if not isinstance(value, Mapping | list) else json.dumps(value, default=str)
+    return text if len(text) <= _SHOWN else text[: _SHOWN - 3] + "..."
+
+
+_EXPECTED = {
+    "int_type": "a whole number is expected",
+    "int_from_float": "a whole number is expected",
+    "float_type": "a number is expected",
+    "finite_number": "a finite number is expected",
+    "bool_type": "True or False is expected",
+    "string_type": "a text is expected",
+    "string_unicode": "valid UTF-8 is expected",
+    "list_type": "a list is expected",
+    "tuple_type": "a list is expected",
+    "dict_type": "an object is expected",
+    "model_type": "an object is expected",
+    "dataclass_type": "an object is expected",
+    "none_required": "nothing (null) is expected",
+}
+
+
+def _expected(mistake: Any) -> str:
+    kind, context = mistake["type"], mistake.get("ctx", {})
+    if kind == "value_error":
+        return str(context["error"])
+    if kind == "literal_error":
+        return (
+            f"one of {context['expected'].replace(chr(39), '').replace(' or ', ', ')} is expected"
+        )
+    if kind in ("too_short", "too_long"):
+        bound = context.get("min_length", context.get("max_length"))
+        most = "at least" if kind == "too_short" else "at most"
+        return f"{most} {bound} values are expected"
+    return _EXPECTED.get(kind, mistake["msg"])
+
+
+def describe(kind: type[Model]) -> list[str]:
+    """A line for each field: its name, default, bounds and meaning, for a help text."""
+    lines = []
+    for name, field in kind.model_fields.items():
+        bounds = [m.func.phrase for m in field.metadata if hasattr(getattr(m, "func", 0), "phrase")]
+        limits = f" ({', '.join(bounds)})" if bounds else ""
+        lines.append(f"{name} = {field.default!r}{limits}: {field.description or ''}")
+    return lines
+
+
+__all__ = [
+    "Bounds", "Count", "Different", "Fraction", "ListOrTuple", "Model", "Name", "NotNegative",
+    "Pattern", "Positive", "Text", "check", "describe", "knob", "read_json",
+]  # fmt: skip
