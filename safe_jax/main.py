@@ -39,7 +39,7 @@ def main(_):
     absl.logging.set_verbosity(absl.logging.WARNING)  # Orbax logs every save
     given = DISTRIBUTED.value, COORDINATOR.value, PROCESSES.value, PROCESS_ID.value
     try:
-        with hosts.joined(*given, HOST_TIMEOUT.value):
+        with hosts.cluster(*given, HOST_TIMEOUT.value):
             _log_to_stderr()
             _run(config)
     except (InputError, OSError) as error:
@@ -47,8 +47,8 @@ def main(_):
 
 
 def _run(config):
-    name = f"{datasets.name(config)}-{paths.path(config.weights).name}".replace(",", "-")
-    workdir = paths.path(WORKDIR.value or f"runs/{name}")
+    name = f"{datasets.name(config)}-{paths.parse(config.weights).name}".replace(",", "-")
+    workdir = paths.parse(WORKDIR.value or f"runs/{name}")
     rows = experiment.run(config, workdir)
     if hosts.is_first():
         print(report.tables(rows))

@@ -104,7 +104,7 @@ def test_weights_are_converted_into_a_bucket_and_back(environment, here, tmp_pat
 
 
 def test_listings_of_a_bucket_are_those_of_a_disk(here):
-    there, on_disk = paths.path(f"{DATA}/patches/images"), here / "data" / "patches" / "images"
+    there, on_disk = paths.parse(f"{DATA}/patches/images"), here / "data" / "patches" / "images"
     assert folders.read(there) == folders.read(on_disk)
     wnids = list(imagenet.benchmark_classes())[:2]
     for number, part in enumerate(("train", "train", "val")):
@@ -113,7 +113,7 @@ def test_listings_of_a_bucket_are_those_of_a_disk(here):
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_bytes(b"")
     (here / "net" / "classnames.txt").write_text("".join(f"{wnid} a thing\n" for wnid in wnids))
-    there, on_disk = paths.path("gs://safe-jax/net/images"), here / "net" / "images"
+    there, on_disk = paths.parse("gs://safe-jax/net/images"), here / "net" / "images"
     assert imagenet.read(there) == imagenet.read(on_disk)
     assert imagenet.read_variant(there / "val", dict.fromkeys(wnids, "a"), True) == (
         imagenet.read_variant(on_disk / "val", dict.fromkeys(wnids, "a"), True)
@@ -158,12 +158,12 @@ def test_without_gcsfs_a_bucket_is_told_to_need_it(monkeypatch):
 
     monkeypatch.setattr(fsspec, "get_filesystem_class", absent)
     with pytest.raises(InputError, match="not installed: pip install gcsfs"):
-        paths.path(DATA)
-    assert paths.path("~") == pathlib.Path.home()
+        paths.parse(DATA)
+    assert paths.parse("~") == pathlib.Path.home()
 
 
 def test_a_file_is_whole_or_absent(here, tmp_path):
-    for file in (tmp_path / "file", paths.path("gs://safe-jax/file")):
+    for file in (tmp_path / "file", paths.parse("gs://safe-jax/file")):
         paths.write(file, b"one")
         paths.write(file, b"two")
         assert file.read_bytes() == b"two"

@@ -159,7 +159,7 @@ def test_a_full_disk_is_told_before_any_work(tiny_config, model, tiny_root, name
 def test_rows_are_what_numpy_indexes(tmp_path):
     whole = np.random.default_rng(0).normal(size=(50, 3, 5)).astype(np.float16)
     np.save(tmp_path / "rows.npy", whole)
-    found = row_file.Rows(tmp_path / "rows.npy")
+    found = row_file.RowFile(tmp_path / "rows.npy")
     assert (len(found), found.shape, found.dtype, found.nbytes) == (
         50,
         (50, 3, 5),
@@ -178,7 +178,7 @@ def test_rows_are_what_numpy_indexes(tmp_path):
 
 def test_a_bank_that_was_cut_short_is_told(tmp_path):
     np.save(tmp_path / "rows.npy", np.zeros((50, 8)))
-    found = row_file.Rows(tmp_path / "rows.npy")
+    found = row_file.RowFile(tmp_path / "rows.npy")
     os.truncate(tmp_path / "rows.npy", 1000)
     with pytest.raises(OSError, match="shorter than it was"):
         found[:]
@@ -196,7 +196,7 @@ def test_batches_are_made_ahead_in_order_and_their_errors_are_raised():
             yield number
         raise ValueError("no more")
 
-    found = devices.ahead(counted(), depth=2)
+    found = devices.prefetch(counted(), depth=2)
     assert next(found) == 0
     while len(made) < 3:  # two more are made while nobody asks
         pass
@@ -234,16 +234,16 @@ def test_batches_of_a_bank_are_the_rows_planned(
 ):
     """Whether they are read for each batch, or lie on devices that have memory of their own."""
     if held:
-        monkeypatch.setattr(batches, "room", lambda mesh: 10**9)
+        monkeypatch.setattr(batches, "device_budget", lambda mesh: 10**9)
         monkeypatch.setattr(batches, "READ_AT_ONCE", 2)
-        monkeypatch.setattr(devices, "ahead", None)
+        monkeypatch.setattr(devices, "prefetch", None)
     mesh = devices.make_mesh()
     bank = obtain(tiny.freeze(tiny_config), model, tiny_root, names)
     image_n, label_n = np.array([4, 9, 2]), np.array([7, 8, 9])
     plan = batches.plan(3, 2, batch_size=2, epochs=1, seed=0, multiple_of=mesh.size)
     found = list(batches.from_bank(bank, image_n, label_n, plan, mesh))
     assert len(found) == 2
-    cut = devices.divided(mesh)
+    cut = devices.sharded(mesh)
     assert all(x.sharding.is_equivalent_to(cut, x.ndim) for x in found[0].values())
     for batch, image_b, view_b in zip(found, plan.image_sb, plan.view_sb, strict=True):
         real = image_b != batches.PAD
@@ -260,9 +260,9 @@ def test_what_is_held_leaves_devices_most_of_their_memory():
         devices = [types.SimpleNamespace(memory_stats=lambda one=one: one) for one in stats]
         return types.SimpleNamespace(local_devices=devices)
 
-    assert batches.room(mesh(80, 40)) == 10
-    assert batches.room(mesh(80, None)) == 0
-    assert batches.room(devices.make_mesh()) == 0
+    assert batches.device_budget(mesh(80, 40)) == 10
+    assert batches.device_budget(mesh(80, None)) == 0
+    assert batches.device_budget(devices.make_mesh()) == 0
 
 
 def test_online_batches_can_start_anywhere(tiny_config, model, tiny_root, names):

@@ -159,14 +159,14 @@ def test_all_hosts_stop_at_the_same_step_when_one_is_told_to(done, tiny_root, tm
     ],
 )
 def test_flags_that_do_not_fit_are_told(given, said):
-    with pytest.raises(hosts.InputError, match=said), hosts.joined(*given, TIMEOUT):
+    with pytest.raises(hosts.InputError, match=said), hosts.cluster(*given, TIMEOUT):
         pytest.fail("joined")
 
 
 def test_hosts_that_do_not_find_each_other_say_so():
     script = (
         "from safe_jax.runtime import hosts\n"
-        "with hosts.joined(False, '127.0.0.1:9', 2, 1, 8, patience=1): print('joined')"
+        "with hosts.cluster(False, '127.0.0.1:9', 2, 1, 8, patience=1): print('joined')"
     )
     command = [sys.executable, "-c", script]
     process = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
@@ -176,8 +176,8 @@ def test_hosts_that_do_not_find_each_other_say_so():
 
 
 def test_one_host_needs_no_other():
-    with hosts.joined(False, None, None, None, TIMEOUT):
+    with hosts.cluster(False, None, None, None, TIMEOUT):
         assert (hosts.count(), hosts.is_first(), hosts.prefix()) == (1, True, "")
         assert hosts.from_first({"a": [1]}) == {"a": [1]}
-        with pytest.raises(hosts.InputError, match="mend it"), hosts.together():
+        with pytest.raises(hosts.InputError, match="mend it"), hosts.raise_together():
             raise hosts.InputError("mend it")

@@ -75,15 +75,15 @@ def rows(bank, image_n, label_n, plan) -> dict[str, np.ndarray]:
 def from_bank(bank, image_n, label_n, plan, mesh, first_step=0) -> Iterator[dict]:
     """Batches of the images `image_n` of a bank (or `features.Table`), as planned.
 
-    All rows that are planned are held on the devices from the start, if there is `room` for them;
+    All planned rows are put on the devices at the start if they fit `device_budget`;
     if not, those of a batch are read while another is worked on.
     """
     planned = rows(bank, image_n, label_n, plan)
     row_n = np.unique(planned["row_b"])
-    if _row_bytes(bank) * len(row_n) > room(mesh):
-        return devices.ahead(_read(bank, batch, mesh) for batch in _steps(planned, first_step))
+    if _row_bytes(bank) * len(row_n) > device_budget(mesh):
+        return devices.prefetch(_read(bank, batch, mesh) for batch in _steps(planned, first_step))
     planned["row_b"] = np.searchsorted(row_n, planned["row_b"]).astype(np.int32)
-    return _held(hold([(bank, row_n)], mesh), planned, mesh, first_step)
+    return _from_devices(put_rows([(bank, row_n)], mesh), planned, mesh, first_step)
 
 
 def in_order(bank, image_n, label_n, batch_size, mesh) -> Iterator[dict]:
@@ -92,7 +92,7 @@ def in_order(bank, image_n, label_n, batch_size, mesh) -> Iterator[dict]:
     image_sb = devices.pad_to(np.arange(len(image_n)), steps * batch_size, PAD)
     image_sb = image_sb.reshape(steps, batch_size)
     planned = rows(bank, image_n, label_n, Plan(image_sb, np.zeros_like(image_sb), steps))
-    return devices.ahead(_read(bank, batch, mesh) for batch in _steps(planned))
+    return devices.prefetch(_read(bank, batch, mesh) for batch in _steps(planned))
 
 
 def _steps(planned, first_step=0):
@@ -110,7 +110,7 @@ def _read(bank, batch, mesh):
     return devices.shard_own(mesh, arrays | batch, count)
 
 
-def room(mesh) -> int:
+def device_budget(mesh) -> int:
     """Bytes of a bank that may be held on every device: a quarter of the memory it has of its own.
 
     A CPU has none.
@@ -119,7 +119,7 @@ def room(mesh) -> int:
     return min(hosts.from_all(min(own))) // 4
 
 
-def hold(wanted, mesh) -> dict[str, jax.Array]:
+def put_rows(wanted, mesh) -> dict[str, jax.Array]:
     """Rows of banks, one after the other, on every device; a host has few of them at a time.
 
     Args:
@@ -139,15 +139,15 @@ def _joined(parts, *, out):
     return jax.lax.with_sharding_constraint(joined, out)
 
 
-def _held(table, planned, mesh, first_step):
+def _from_devices(table, planned, mesh, first_step):
     """Batches of the rows of a table that every device has."""
     for batch in _steps(planned, first_step):
         batch = devices.shard(mesh, batch)
-        yield _picked(table, batch.pop("row_b")) | batch
+        yield _gather(table, batch.pop("row_b")) | batch
 
 
 @jax.jit
-def _picked(table, row_b):
+def _gather(table, row_b):
     return {name: x[row_b] for name, x in table.items()}
 
 
@@ -179,7 +179,7 @@ def online(model, image_dir, records, plan, seed, config, mesh, first_step=0) ->
         for step in range(first_step, plan.steps)
     )
     own = devices.own_rows(mesh, batch_size)
-    pixels = extraction.load_own(crops, own, model, config)
+    pixels = extraction.load_local(crops, own, model, config)
     for image_b, pixels_bhwc in zip(plan.image_sb[first_step:], pixels, strict=True):
         dense_bhwc, original_bd = extraction.extract_step(
             graphdef,

@@ -39,7 +39,7 @@ def extract_step(graphdef, params, pixels_bhwc, dtype):
     return dense_bhwc, model.attnpool(dense_bhwc)
 
 
-def load_own(batches, own_rows, model, config):
+def load_local(batches, own_rows, model, config):
     """Of each batch of crops the pixels of this host's rows; what a batch lacks is 0."""
     shape = (model.image_size, model.image_size, 3)
     kept, decoded = itertools.tee(

@@ -1,4 +1,4 @@
-"""Rows of an array file, read when they are asked for."""
+"""RowFile of an array file, read when they are asked for."""
 
 import os
 import pathlib
@@ -7,7 +7,7 @@ import weakref
 import numpy as np
 
 
-class Rows:
+class RowFile:
     """An array in a `.npy` file, of which `rows[...]` reads the rows asked for and no others.
 
     `[...]` takes what NumPy takes for the first axis, and gives an array of its own. A memory map

@@ -28,7 +28,7 @@ import numpy as np
 import tqdm
 
 from safe_jax.bank import extraction
-from safe_jax.bank.row_file import Rows
+from safe_jax.bank.row_file import RowFile
 from safe_jax.clip.model import CLIP
 from safe_jax.data import images
 from safe_jax.runtime import devices, hosts, paths
@@ -45,12 +45,12 @@ class Bank:
     of the original pool, not normalised. View 0 is the centre crop.
     """
 
-    dense: Rows | np.ndarray
+    dense: RowFile | np.ndarray
     pooled: np.ndarray
     views: int
 
     @property
-    def arrays(self) -> dict[str, Rows | np.ndarray]:
+    def arrays(self) -> dict[str, RowFile | np.ndarray]:
         """What a batch has of it, by name."""
         return {"dense_bhwc": self.dense, "original_bd": self.pooled}
 
@@ -123,7 +123,7 @@ def _arrays(spec, clip_config):
 
 def check_space(specs: list[BankSpec], clip_config) -> None:
     """Raises `InputError` if the disk does not hold the banks that are still to be made."""
-    with hosts.together():
+    with hosts.raise_together():
         _check_space(specs, clip_config)
 
 
@@ -159,7 +159,7 @@ def load_or_extract(spec: BankSpec, model: CLIP, mesh, config) -> Bank:
         with _locked(spec.folder.with_suffix(".lock"), writes):
             if not spec.done:  # another run may have made it
                 _extract(spec, model, mesh, config, writes and not spec.folder.exists())
-    return Bank(Rows(spec.folder / "dense.npy"), np.load(spec.folder / "pooled.npy"), spec.views)
+    return Bank(RowFile(spec.folder / "dense.npy"), np.load(spec.folder / "pooled.npy"), spec.views)
 
 
 @contextlib.contextmanager
@@ -184,7 +184,7 @@ def _try_lock(file):
 
 def _extract(spec, model, mesh, config, writes):
     rows = len(spec.crops)
-    with hosts.together():
+    with hosts.raise_together():
         store = _Store(spec, model.config) if writes else None
     # Where disks are not shared, one may be behind the others: all do again what it lacks.
     first = min(at for at in hosts.from_all(store and store.stop) if at is not None)
@@ -208,7 +208,7 @@ def _extract(spec, model, mesh, config, writes):
     batch_size = config.trunk_batch_size * mesh.size
     starts = range(first, rows, batch_size)
     own = devices.own_rows(mesh, batch_size)
-    batches = extraction.load_own(
+    batches = extraction.load_local(
         (spec.crops[start : start + batch_size] for start in starts), own, model, config
     )
     bar = tqdm.tqdm(

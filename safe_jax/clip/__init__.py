@@ -32,7 +32,7 @@ def locate(name_or_path, cache_dir=CACHE_DIR):
         return download.unpack_small(cache_dir)
     if name_or_path in PRESETS:
         return download.fetch(name_or_path, cache_dir)
-    path = paths.path(name_or_path)
+    path = paths.parse(name_or_path)
     if path.is_file():
         raise InputError(
             f"{path} is a file: convert it, `python tools/convert_torch_weights.py {path} DEST`, "

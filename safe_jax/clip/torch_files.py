@@ -22,7 +22,7 @@ def read(path) -> dict[str, np.ndarray]:
 
     Raises `InputError` for a file that is absent, damaged or none of these.
     """
-    path = paths.path(path)
+    path = paths.parse(path)
     if not path.is_file():
         raise InputError(f"{path}: no such file; a checkpoint (.pt or .safetensors) is expected")
     try:
@@ -49,7 +49,7 @@ def write(path, tensors: dict[str, np.ndarray]) -> None:
 
     The file appears whole or not at all. Raises `InputError` if it exists.
     """
-    path = paths.path(path)
+    path = paths.parse(path)
     if path.exists():
         raise InputError(f"{path} exists already: remove it, or choose another destination")
     if path.suffix == ".safetensors":

@@ -247,7 +247,7 @@ def save(
 
     Raises `InputError` if it exists, `OSError` where it cannot be written.
     """
-    directory = paths.absolute(paths.path(directory))
+    directory = paths.absolute(paths.parse(directory))
     if directory.exists():
         raise InputError(f"{directory} exists already: remove it, or choose another destination")
     directory.parent.mkdir(parents=True, exist_ok=True)
@@ -268,7 +268,7 @@ def read_metadata(directory) -> tuple[CLIPConfig, dict]:
 
     Raises `InputError` where there is no such directory of ours.
     """
-    directory = paths.absolute(paths.path(directory))
+    directory = paths.absolute(paths.parse(directory))
     try:
         found = ocp.metadata(directory)
         metadata = dict(found.custom_metadata)
@@ -292,6 +292,6 @@ def load(directory, dtype=jnp.float32, sharding=None) -> CLIP:
         path.replace("/", "."): jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)
         for path, x in flatten(model).items()
     }
-    tree = ocp.load(paths.absolute(paths.path(directory)), abstract)
+    tree = ocp.load(paths.absolute(paths.parse(directory)), abstract)
     leaves = {path.replace(".", "/"): x for path, x in tree.items()}
     return nnx.merge(nnx.graphdef(model), unflatten(leaves))

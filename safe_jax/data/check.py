@@ -39,7 +39,7 @@ class Finding(NamedTuple):
 
 def look_at(config) -> Finding:
     """Checks the data set that `config` describes."""
-    root = paths.path(config.data_root)
+    root = paths.parse(config.data_root)
     if config.dataset == "digits" or config.tfds:
         needed = []  # made on first use; records in place of a folder
     else:
@@ -50,7 +50,7 @@ def look_at(config) -> Finding:
 
 def look_at_transfer(config, name: str) -> Finding:
     """Checks a variant of ImageNet."""
-    root = paths.path(config.data_root)
+    root = paths.parse(config.data_root)
     known = name in TRANSFER and not config.tfds
     needed = [TRANSFER[name].image_dir] if known else []
     return _look(root, needed, lambda: datasets.load_transfer(config, name))
@@ -85,7 +85,7 @@ class _Trace(NamedTuple):
 
 
 def _trace(root, path, cutoff):
-    target = paths.under(root, path)
+    target = paths.join(root, path)
     steps = [*reversed(target.parents), target]
     if target.is_relative_to(root):
         steps = [step for step in steps if step not in (root, *root.parents)]
@@ -167,7 +167,7 @@ def main(argv: list[str]) -> int:
     if args.root and not found:
         print(f"error: nothing of the benchmark is in {args.root}", file=sys.stderr)
     if args.config and absent:
-        root = paths.absolute(paths.path(values.config.data_root))
+        root = paths.absolute(paths.parse(values.config.data_root))
         named = ", ".join(absent)
         print(f"error: {named} is not in {root}; see config.data_root", file=sys.stderr)
     complete = found if args.root else not absent

@@ -55,7 +55,7 @@ def name(config) -> str:
         return config.dataset
     if config.tfds:
         return _of_tfds(config.tfds)
-    return paths.absolute(paths.path(config.image_dir)).name
+    return paths.absolute(paths.parse(config.image_dir)).name
 
 
 def names(config) -> list[str]:
@@ -82,16 +82,16 @@ def load(config) -> Dataset:
     Reads listings only, no image. Raises `InputError` where the description is incomplete or the
     files are not there.
     """
-    root = paths.path(config.data_root)
+    root = paths.parse(config.data_root)
     layout = describe(config)
-    image_dir = paths.under(root, layout.image_dir)
+    image_dir = paths.join(root, layout.image_dir)
     boxes = {}
     if config.tfds:
         image_dir, splits, classnames = tfds.read(root, config.tfds, paths.cache(config.cache_dir))
     elif layout.split_file:
         if config.dataset == "digits":
             digits.make(root)
-        split_file = paths.under(root, layout.split_file)
+        split_file = paths.join(root, layout.split_file)
         splits, boxes = read_split_file(split_file)
         classnames = _classnames(splits, split_file)
     elif config.dataset == "imagenet":
@@ -105,7 +105,7 @@ def load(config) -> Dataset:
         log.warning("%d images are in test and in train or val: results will flatter", shared)
     classnames = tuple(classname.replace("_", " ") for classname in classnames)
     if config.prompts_file:
-        sentences = prompts.read(paths.under(root, config.prompts_file), classnames)
+        sentences = prompts.read(paths.join(root, config.prompts_file), classnames)
     else:
         sentences = prompts.fill(layout.templates, classnames)
     return Dataset(name(config), image_dir, classnames, sentences, splits, boxes)
@@ -120,14 +120,14 @@ def load_transfer(config, name: str) -> Transfer:
     """One of `layouts.TRANSFER`, with the classes of the ImageNet that `config` describes."""
     if name not in TRANSFER:
         raise InputError(f"config.transfer: {name!r} is not one of {', '.join(TRANSFER)}")
-    root = paths.path(config.data_root)
+    root = paths.parse(config.data_root)
     if config.tfds:
         variant = TRANSFER[name].tfds
         image_dir, records, labels = tfds.read_variant(root, variant, paths.cache(config.cache_dir))
         return Transfer(name, image_dir, labels, records)
     image_dir = root / TRANSFER[name].image_dir
     imagenet_dir = config.image_dir or LAYOUTS["imagenet"].image_dir
-    classes = imagenet.read_classes(paths.under(root, imagenet_dir))
+    classes = imagenet.read_classes(paths.join(root, imagenet_dir))
     whole = name in ("imagenet_v2", "imagenet_sketch")
     records, labels = imagenet.read_variant(image_dir, classes, whole)
     return Transfer(name, image_dir, labels, records)

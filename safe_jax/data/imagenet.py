@@ -73,7 +73,7 @@ def read(image_dir) -> tuple[Splits, list[str]]:
         raise InputError(
             f"{len(absent)} of {len(folders)} class folders are missing{hint}:" + listing(absent)
         )
-    files = paths.each(
+    files = paths.map_files(
         lambda folder: list_files(image_dir, "/".join(folder)), folders, paths.is_remote(image_dir)
     )
     if empty := [

@@ -33,7 +33,7 @@ def run(config: ConfigDict, workdir) -> list[dict]:
     same knobs, data and weights, are kept: a run that was killed goes on where it was. Raises
     `InputError` for what a user can mend.
     """
-    workdir = paths.absolute(paths.path(workdir))  # Orbax takes no relative paths
+    workdir = paths.absolute(paths.parse(workdir))  # Orbax takes no relative paths
     hosts.check_shared(workdir)
     names = datasets.names(config)
     if len(names) > 1 and (
@@ -73,7 +73,7 @@ def _warn_of_few(data, shots):
 
 
 def _run(config, data, transfers, subsets, workdir):
-    directory = paths.path(clip.locate(config.weights, config.cache_dir))
+    directory = paths.parse(clip.locate(config.weights, config.cache_dir))
     digest = weights.read_metadata(directory)[1]["digest"]
     specs = _bank_specs(config, data, subsets, transfers, digest)
     config_hash = knobs.experiment_hash(config, data, digest)

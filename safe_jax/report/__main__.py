@@ -22,10 +22,10 @@ def main(argv: list[str] | None = None) -> int:
     )
     args = parser.parse_args(argv)
     try:
-        directories = [paths.path(directory) for directory in args.directories]
+        directories = [paths.parse(directory) for directory in args.directories]
         alone = directories[0] / "report.html"
         output = args.output or (alone if len(directories) == 1 else "comparison.html")
-        page.write(directories, paths.path(output))
+        page.write(directories, paths.parse(output))
     except (InputError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -33,7 +33,7 @@ def replicated(mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec())
 
 
-def divided(mesh) -> NamedSharding:
+def sharded(mesh) -> NamedSharding:
     """Cut along the first axis."""
     return NamedSharding(mesh, PartitionSpec("data"))
 
@@ -54,7 +54,7 @@ def replicate(mesh, tree):
 
 def own_rows(mesh, count: int) -> np.ndarray:
     """Which rows of a batch of `count` go to this host's devices, in ascending order."""
-    cuts = divided(mesh).addressable_devices_indices_map((count,)).values()
+    cuts = sharded(mesh).addressable_devices_indices_map((count,)).values()
     return np.sort(np.concatenate([np.arange(count)[cut] for cut in cuts]))
 
 
@@ -71,7 +71,7 @@ def shard_own(mesh, tree, count: int):
             first = np.searchsorted(rows, start)
             return x[first : first + stop - start]
 
-        return jax.make_array_from_callback((count, *x.shape[1:]), divided(mesh), of_device)
+        return jax.make_array_from_callback((count, *x.shape[1:]), sharded(mesh), of_device)
 
     return jax.tree.map(put, tree)
 
@@ -91,7 +91,7 @@ def fetch(x) -> np.ndarray:
     return np.asarray(x)
 
 
-def ahead(items: Iterator, depth: int = 2) -> Iterator:
+def prefetch(items: Iterator, depth: int = 2) -> Iterator:
     """The same items; a thread makes the next `depth` of them while one is worked on."""
     with concurrent.futures.ThreadPoolExecutor(1) as pool:
         under_way = collections.deque(pool.submit(next, items, None) for _ in range(depth))

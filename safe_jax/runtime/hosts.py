@@ -48,7 +48,7 @@ def prefix() -> str:
 
 
 @contextlib.contextmanager
-def joined(
+def cluster(
     distributed: bool, coordinator, processes, process_id, timeout: int, patience: int = 300
 ):
     """A run with all its hosts, found at its start and waited for at its end.
@@ -150,7 +150,7 @@ def from_first(value):
 
 
 @contextlib.contextmanager
-def together():
+def raise_together():
     """What every host does by itself: what one raises for the user is raised on all, afterwards."""
     error = None
     try:
@@ -171,7 +171,7 @@ def together():
 
 def on_first(function):
     """What `function` returns on the first host, plain as JSON is; what it raises, on all."""
-    with together():
+    with raise_together():
         value = function() if is_first() else None
     return from_first(value)
 
@@ -183,7 +183,7 @@ def sharing(folder) -> list[int]:
         return [0]
     token = from_first(secrets.token_hex(8))
     own, *_ = files = [folder / f".host-{token}-{host}" for host in (index(), *range(count()))]
-    with together():
+    with raise_together():
         folder.mkdir(parents=True, exist_ok=True)
         own.write_text("")
     seen = [host for host, file in enumerate(files[1:]) if file.exists()]

@@ -11,10 +11,12 @@ import os
 import pathlib
 import shutil
 import tempfile
+from collections.abc import Iterator
 
 # Else etils would import TensorFlow to read a bucket, wherever that is installed.
 os.environ.setdefault("EPATH_USE_TF", "false")
 
+import filelock
 import fsspec
 from etils import epath
 
@@ -27,7 +29,7 @@ def is_remote(path) -> bool:
     return "://" in str(path)
 
 
-def path(given):
+def parse(given):
     """The path that a user gave; `~` is the home folder.
 
     Raises `InputError` for a bucket of a kind that cannot be read here.
@@ -45,10 +47,10 @@ def path(given):
     return epath.Path(given)
 
 
-def under(root, given):
+def join(root, given):
     """A path that a user gave, below `root` unless it is absolute."""
     if is_remote(given) or pathlib.Path(given).expanduser().is_absolute():
-        return path(given)
+        return parse(given)
     return root / given
 
 
@@ -64,7 +66,7 @@ def cache(given) -> pathlib.Path:
             f"config.cache_dir={given}: banks are read by position, which takes a folder on a disk "
             "of this machine"
         )
-    return path(given)
+    return parse(given)
 
 
 def names(folder) -> list[str]:
@@ -77,13 +79,13 @@ def subfolders(folder) -> set[str]:
     """The folders in a folder by name, but for hidden ones."""
     if is_remote(folder):
         found = names(folder)
-        are = each(lambda name: (folder / name).is_dir(), found, remote=True)
+        are = map_files(lambda name: (folder / name).is_dir(), found, remote=True)
         return {name for name, is_folder in zip(found, are, strict=True) if is_folder}
     with os.scandir(folder) as entries:
         return {e.name for e in entries if e.is_dir() and not e.name.startswith(".")}
 
 
-def each(function, items: list, remote: bool) -> list:
+def map_files(function, items: list, remote: bool) -> list:
     """What `function` returns for each item; many wait at a time where it asks a bucket."""
     if not remote:
         return list(map(function, items))
@@ -93,7 +95,7 @@ def each(function, items: list, remote: bool) -> list:
 
 def stamps(files: list) -> list[tuple[int | None, int | None]]:
     """Size and time of change, which tell a file from what stands there later; None if missing."""
-    return each(_stamp, files, remote=any(map(is_remote, files[:1])))
+    return map_files(_stamp, files, remote=any(map(is_remote, files[:1])))
 
 
 def _stamp(file):
@@ -135,3 +137,14 @@ def on_disk(file):
         with file.open("rb") as source, open(copy, "wb") as destination:
             shutil.copyfileobj(source, destination, 1 << 24)
         yield copy
+
+
+@contextlib.contextmanager
+def lock(file) -> Iterator[None]:
+    """Holds an exclusive lock on `file` of a disk, which is made; waits while another holds it.
+
+    The lock goes with the process, however it ends.
+    """
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with filelock.FileLock(file):
+        yield

@@ -169,7 +169,7 @@ def _table(members):
         for plan in own:
             plan["row_b"] = (offset + np.searchsorted(row_n, plan["row_b"])).astype(np.int32)
         offset += len(row_n)
-    return batches.hold(wanted, members[0].trial.mesh), plans
+    return batches.put_rows(wanted, members[0].trial.mesh), plans
 
 
 def _tuned(member, params, tuning, losses, seconds):

@@ -69,7 +69,7 @@ def stack(members, table, mesh) -> tuple[train.TrainState, Population]:
     steps = max(len(tuning.schedule.rate_s) for tuning in tunings)
 
     def stacked(trees):
-        return _stack(*trees, *trees[-1:] * spare, out=devices.divided(mesh))
+        return _stack(*trees, *trees[-1:] * spare, out=devices.sharded(mesh))
 
     schedules = [
         train.Schedule(jnp.pad(x.rate_s, (0, steps - len(x.rate_s))), x.weight_decay)

@@ -32,7 +32,7 @@ from flax import nnx
 
 from configs import default
 from safe_jax.bank import batches, store
-from safe_jax.bank.row_file import Rows
+from safe_jax.bank.row_file import RowFile
 from safe_jax.clip.attention_pool import AttentionPool
 from safe_jax.clip.model import PRESETS
 from safe_jax.experiment import knobs
@@ -56,7 +56,7 @@ def write(folder: pathlib.Path, maps: int, clip_config) -> store.Bank:
             count = min(500, maps - first)
             opened.write(rng.random((count, *shape[1:]), np.float32).astype(np.float16).data)
     pooled = rng.normal(size=(maps, clip_config.embed_dim)).astype(np.float32)
-    return store.Bank(Rows(file), pooled, views=1)
+    return store.Bank(RowFile(file), pooled, views=1)
 
 
 def memory(field: str) -> int:
@@ -119,7 +119,7 @@ class Tuning:
 
 def read(file: pathlib.Path, mapped: bool, batch: int):
     """Reads batches of random rows; the time of one, and the memory that the process has held."""
-    rows = np.load(file, mmap_mode="r") if mapped else Rows(file)
+    rows = np.load(file, mmap_mode="r") if mapped else RowFile(file)
     steps = len(rows) // batch
     order = np.random.default_rng(2).permutation(len(rows))[: steps * batch].reshape(steps, -1)
     began = time.perf_counter()
@@ -143,7 +143,7 @@ def measure_whole(folder: pathlib.Path, bank, clip_config, batch: int, epochs: i
 
 def measure(folder: pathlib.Path, bank, clip_config, batch: int, steps: int, rounds: int):
     """Rows of what is measured of the way from the disk to the step."""
-    with mock.patch.object(batches, "room", return_value=0):  # nothing lies on the device
+    with mock.patch.object(batches, "device_budget", return_value=0):  # nothing lies on the device
         yield from _measure(folder, bank, clip_config, batch, steps, rounds)
 
 
@@ -169,12 +169,12 @@ def _measure(folder, bank, clip_config, batch, steps, rounds):
 
 
 def taking_turns(tuning, rounds, pause):
-    """Seconds of a step without and with `devices.ahead`, medians over rounds on new rows."""
-    ahead, taken = devices.ahead, {False: [], True: []}
+    """Seconds of a step without and with `devices.prefetch`, medians over rounds on new rows."""
+    ahead, taken = devices.prefetch, {False: [], True: []}
     for number in range(2 * rounds):
         prefetch = bool(number % 2)
         first = (number + 1) * tuning.steps % (tuning.plan.steps - tuning.steps + 1)
-        with mock.patch.object(devices, "ahead", ahead if prefetch else iter):
+        with mock.patch.object(devices, "prefetch", ahead if prefetch else iter):
             taken[prefetch].append(tuning.seconds(first, pause))
     return [statistics.median(taken[prefetch]) for prefetch in (False, True)]
 
