@@ -2,8 +2,8 @@
 
 python -m safe_jax.main --config configs/imagenet.py [--workdir DIR] [--config.knob=value]
 
-On several hosts, start it on each with --distributed where the cluster tells who they are (a slice
-of Cloud TPU, Slurm), else with --coordinator, --processes and --process_id.
+On several hosts, start it on each: with --distributed where the cluster knows its hosts (a slice of
+Cloud TPU, Slurm), else with --coordinator, --processes and --process_id. --knobs lists every knob.
 """
 
 import logging
@@ -11,10 +11,11 @@ import sys
 
 import absl.logging
 from absl import app, flags
-from ml_collections import config_flags
+from ml_collections import ConfigDict, config_flags
 
 from safe_jax import report
 from safe_jax.data import datasets
+from safe_jax.experiment import knobs
 from safe_jax.experiment import run as experiment
 from safe_jax.runtime import command_line, hosts, paths
 from safe_jax.runtime.errors import InputError
@@ -23,31 +24,40 @@ CONFIG = config_flags.DEFINE_config_file("config", None, "What to run.")
 WORKDIR = flags.DEFINE_string(
     "workdir", None, "Where results go; runs/DATASET-WEIGHTS if not given."
 )
-DISTRIBUTED = flags.DEFINE_bool("distributed", False, "Several hosts, which the cluster tells.")
+DISTRIBUTED = flags.DEFINE_bool("distributed", False, "Several hosts, which the cluster knows.")
 COORDINATOR = flags.DEFINE_string("coordinator", None, "HOST:PORT of the first of several hosts.")
 PROCESSES = flags.DEFINE_integer("processes", None, "How many hosts there are.")
 PROCESS_ID = flags.DEFINE_integer("process_id", None, "Which of them this is; 0 is the first.")
 HOST_TIMEOUT = flags.DEFINE_integer(
-    "host_timeout", 60, "Seconds after which a host that is silent is given up."
+    "host_timeout", 60, "Seconds after which a silent host is given up."
 )
 
 
-def main(_):
+KNOBS = flags.DEFINE_bool("knobs", False, "Print every knob of a config with its default, and end.")
+
+
+def main(_: list[str]) -> None:
+    if KNOBS.value:
+        print(knobs.help_text())
+        return
     config = CONFIG.value
     if config is None:
         sys.exit("error: --config is missing: name a file, such as configs/caltech101.py")
     absl.logging.set_verbosity(absl.logging.WARNING)  # Orbax logs every save
-    given = DISTRIBUTED.value, COORDINATOR.value, PROCESSES.value, PROCESS_ID.value
+    cluster = hosts.ClusterFlags(
+        DISTRIBUTED.value, COORDINATOR.value, PROCESSES.value, PROCESS_ID.value, HOST_TIMEOUT.value
+    )
     try:
-        with hosts.cluster(*given, HOST_TIMEOUT.value):
+        with hosts.cluster(cluster):
             _log_to_stderr()
             _run(config)
     except (InputError, OSError) as error:
         sys.exit(f"error: {hosts.prefix()}{error}")
 
 
-def _run(config):
-    name = f"{datasets.name(config)}-{paths.parse(config.weights).name}".replace(",", "-")
+def _run(config: ConfigDict) -> None:
+    checked = knobs.read(config)
+    name = f"{datasets.name(checked)}-{paths.parse(checked.weights).name}".replace(",", "-")
     workdir = paths.parse(WORKDIR.value or f"runs/{name}")
     rows = experiment.run(config, workdir)
     if hosts.is_first():
@@ -57,7 +67,7 @@ def _run(config):
         print(f"report: {workdir}/report.html")
 
 
-def _log_to_stderr():
+def _log_to_stderr() -> None:
     handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter(f"%(asctime)s {hosts.prefix()}%(message)s", "%H:%M:%S"))
     logger = logging.getLogger("safe_jax")

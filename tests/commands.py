@@ -14,12 +14,12 @@ KNOBS = {
     "epochs": 5,
     "batch_size": 8,
     "trunk_batch_size": 4,
-    "checkpoint_every": 1,
     "workers": 2,
 }
 
 
-def command(root, workdir, cache, **knobs):
+def command(root, workdir, cache, **knobs) -> list[str]:
+    """The command on what `tiny.make` wrote under `root`, with `knobs` changed."""
     knobs = {
         **KNOBS, "data_root": root, "weights": root / "clip_tiny", "cache_dir": cache, **knobs,
     }  # fmt: skip
@@ -30,12 +30,13 @@ def command(root, workdir, cache, **knobs):
     ]  # fmt: skip
 
 
-def run(*args, **knobs):
+def run(*args, **knobs) -> subprocess.CompletedProcess:
+    """Runs `command` in a process; gives its exit code and all that it printed."""
     return subprocess.run(command(*args, **knobs), cwd=ROOT, capture_output=True, text=True)
 
 
-def rows(workdir):
-    """What stands in the file, but for the times."""
+def rows(workdir) -> list[dict]:
+    """The rows in the file, but for their times."""
     lines = (workdir / "results.jsonl").read_text().splitlines()
     found = [json.loads(line) for line in lines]
     assert all(row.pop("seconds") >= 0 for row in found)
@@ -43,6 +44,8 @@ def rows(workdir):
 
 
 class Done(NamedTuple):
+    """A run that has ended: its folder, its cache, and its process with all that it printed."""
+
     workdir: pathlib.Path
     cache: pathlib.Path
     process: subprocess.CompletedProcess

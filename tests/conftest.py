@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import subprocess
 import tempfile
 
 import jax
@@ -9,14 +10,21 @@ import numpy as np
 import pytest
 
 from safe_jax import clip
-from tests import fake_features, tiny
-from tests.commands import Done, run
+from safe_jax.data import digits
+from safe_jax.methods.catalogue import METHODS
+from safe_jax.runtime import devices
+from tests import fake_features, in_process, tiny
+from tests.commands import ROOT, Done, command
 
 jax.config.update("jax_num_cpu_devices", 8)
 
-# Many tests run the command in a process of its own: what one has compiled serves the others.
+pytest_plugins = ["tests.safe_run"]
+
+# Most of the tests' time goes into compiling. What one process has compiled serves the others; and
+# as programs run but a few times, XLA spends little on optimizing them.
 _COMPILED = tempfile.TemporaryDirectory(prefix="compiled-")
 for name, value in {
+    "jax_disable_most_optimizations": True,
     "jax_compilation_cache_dir": _COMPILED.name,
     "jax_persistent_cache_min_compile_time_secs": 0,
     "jax_persistent_cache_min_entry_size_bytes": -1,
@@ -49,13 +57,52 @@ def tiny_config(tiny_root, tmp_path):
     return tiny.config(tiny_root, cache_dir=str(tmp_path / "cache"))
 
 
+@pytest.fixture
+def one_device(monkeypatch):
+    """Runs in this process use one device, as those in a process of their own do."""
+    _use_devices(monkeypatch, 1)
+
+
+@pytest.fixture
+def two_devices(monkeypatch):
+    """Runs in this process use two of its devices: to compile for eight takes far longer."""
+    _use_devices(monkeypatch, 2)
+
+
+_make_mesh = devices.make_mesh
+
+
+def _use_devices(monkeypatch, count):
+    mesh = _make_mesh(jax.devices()[:count])
+    monkeypatch.setattr(devices, "make_mesh", lambda: mesh)
+
+
+@pytest.fixture(scope="module")
+def optimized():
+    """The programs of a module are compiled as a user's are, for they run long enough."""
+    jax.config.update("jax_disable_most_optimizations", False)
+    yield
+    jax.config.update("jax_disable_most_optimizations", True)
+
+
 @pytest.fixture(scope="session")
 def done(tiny_root, tmp_path_factory):
-    """A run that nothing disturbed."""
+    """A run that nothing disturbed; its process lists all that it imports."""
     workdir, cache = tmp_path_factory.mktemp("done"), tmp_path_factory.mktemp("cache")
-    process = run(tiny_root, workdir, cache)
-    assert process.returncode == 0, process.stderr
+    python, *arguments = command(tiny_root, workdir, cache)
+    process = subprocess.run(
+        [python, "-X", "importtime", *arguments], cwd=ROOT, capture_output=True, text=True
+    )
+    assert process.returncode == 0, process.stderr[-5000:]
     return Done(workdir, cache, process)
+
+
+@pytest.fixture(scope="session")
+def digits_root(tmp_path_factory):
+    """The digits' scenes, which take some seconds to draw: read them only."""
+    root = tmp_path_factory.mktemp("digits")
+    digits.make(root)
+    return root
 
 
 @pytest.fixture(scope="session")
@@ -72,3 +119,17 @@ def scale(model):
 def data():
     """Features that no model made."""
     return fake_features.make()
+
+
+@pytest.fixture(scope="session")
+def every_method(tiny_root, tmp_path_factory):
+    """A run of all methods on one subset: three epochs of SAFE, two of each method tuned after."""
+    epochs = {
+        f"{name}.epochs": 2
+        for name, method in METHODS.items()
+        if "epochs" in method.knobs.model_fields
+    }
+    return in_process.watch_tiny(
+        tiny_root, tmp_path_factory.mktemp("every"), tmp_path_factory.mktemp("every_cache"),
+        views=2, epochs=3, methods=",".join(METHODS), **epochs,
+    )  # fmt: skip

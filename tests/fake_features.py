@@ -1,18 +1,24 @@
-"""Features around a centre for each class, in place of what pools make of images."""
+"""Random features around a centre for each class, in place of the features of images.
 
+Axes: n images, v views, k classes, d channels of the joint space.
+"""
+
+import dataclasses
 import types
 
 import jax.numpy as jnp
 import numpy as np
 
-from tests import tiny
+from safe_jax.bank.view import View
+from safe_jax.methods.contract import Setting
+from safe_jax.methods.safe_a import SafeASettings
+from safe_jax.methods.text_head import TextHead
 
 CLASSES, SHOTS, DIM = 4, 3, 32
 COUNT = 30  # images to classify
-CONFIG = tiny.freeze(
-    {}, a=2.0, b=1.5, a_max=5.0, a_steps=7, b_max=12.0, b_steps=9, selection="few_shot_val",
-    alpha=0.5, alpha_grid_size=5, blend="feature", ratio=0.2, reduction=4,
-)  # fmt: skip
+SETTINGS = SafeASettings(
+    a=2.0, b=1.5, a_max=5.0, a_steps=7, b_max=12.0, b_steps=9, alpha_grid_size=5
+)
 
 
 def unit(x):
@@ -25,7 +31,7 @@ def zero_shot_accuracy(feature_nd, text_kd, label_n):
 
 
 def make():
-    """Of both pools, for support images in two views and for others; and a text classifier."""
+    """Text rows, and features of both pools: of support images in two views, and of others."""
     rng = np.random.default_rng(0)
     centre_kd = rng.normal(size=(CLASSES, DIM))
     support_label = np.delete(np.tile(np.arange(CLASSES), SHOTS), 5)  # class 1 has one less
@@ -46,7 +52,24 @@ def make():
     )
 
 
+def setting(model, data, **changed):
+    """What a method starts from: the text rows, and the support images in two views."""
+    arrays = {
+        "original_bd": data.support.reshape(-1, DIM),
+        "tuned_bd": data.support_tuned.reshape(-1, DIM),
+    }
+    train = View("support", arrays, 2, np.arange(len(data.support_label)), data.support_label)
+    head = TextHead.of(model, jnp.asarray(data.text))
+    return dataclasses.replace(Setting(model, head, train, SHOTS, seed=0), **changed)
+
+
+def view_of(data):
+    """The images to classify."""
+    return View.of("images", {"original_bd": data.original, "tuned_bd": data.tuned}, data.label)
+
+
 def batch_of(data, **more):
+    """The images to classify as one batch."""
     return {
         "original_bd": jnp.asarray(data.original),
         "tuned_bd": jnp.asarray(data.tuned),

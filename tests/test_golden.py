@@ -6,33 +6,46 @@ on random weights.
 
 import dataclasses
 import json
+from typing import NamedTuple
 
 import jax
 import numpy as np
 import PIL.Image
 import pytest
 from flax import nnx
-from ml_collections import ConfigDict
 
 from configs import default
 from safe_jax import clip
-from safe_jax.bank import batches, store
+from safe_jax.bank import store
+from safe_jax.bank.view import View
+from safe_jax.classifier.evaluate import Reader, evaluate
 from safe_jax.clip import torch_files
 from safe_jax.data import datasets, few_shot, images
 from safe_jax.experiment import knobs
-from safe_jax.methods import safe, safe_a, tip_adapter, zero_shot
+from safe_jax.methods.contract import Setting
+from safe_jax.methods.safe import Safe
+from safe_jax.methods.safe_a import SafeA, SafeASettings
+from safe_jax.methods.text_head import TextHead
+from safe_jax.methods.text_rows import text_rows
+from safe_jax.methods.tip_adapter import TipAdapter
+from safe_jax.methods.tip_adapter_f import TipAdapterF
 from safe_jax.runtime import devices
-from safe_jax.tuning import loop, train
-from tests import tiny
+from safe_jax.tuning import fit
+from safe_jax.tuning.fit import Checkpoints, Job
+from tests.clip.parity import call
 from tests.fake_features import zero_shot_accuracy
-from tests.test_clip import call
 
-COLLAGE = {
+COLLAGE_KNOBS = {
     "dataset": "collage",
     "image_dir": "collage/images",
     "split_file": "collage/split_zhou_Collage.json",
     "templates": ("a photo of a {}.",),
 }
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _optimized(optimized):
+    pass
 
 
 @pytest.fixture(scope="module")
@@ -97,139 +110,171 @@ def test_torchscript_archive_gives_both_towers(shared, tmp_path):
     assert distance(call(model, "encode_text", want["tokens"]), want["text_bd"]) < 1e-4
 
 
-@pytest.mark.parametrize(
-    ("file", "knobs", "shots", "traced", "later", "points"),
-    [
-        ("caltech101_4shot_seed1.json", {"dataset": "caltech101"}, 4, 80, 6e-3, 0.3),
-        ("collage_16shot_seed1.json", COLLAGE, 16, 20, 0.1, 2.0),
-    ],
-)
-def test_recipe_is_traced(
-    shared, weights_dir, tmp_path, monkeypatch, file, knobs, shots, traced, later, points
-):
-    """Losses within 1e-3 for `traced` steps and `later` after them, accuracies within `points`.
+class Recorded(NamedTuple):
+    """A recorded run: its file, the data set, and how far ours may part from it.
 
-    The bounds widen because the recipe is chaotic: Adam scales what is rounding noise in the
-    gradient of a saturated head up to whole steps. Two runs of one formula in torch, in float32
-    and in float64, part in the same way: by 4e-3 on Caltech-101 and by 5e-2 on the collage set.
-    For the same reason the trunk is the plain one here: the folded one's last bits are others.
+    Each of the first `traced` losses is within 1e-3 and each later one within `later`, relative;
+    accuracies are within `points`. The bounds widen because the recipe is chaotic: Adam scales
+    rounding noise in the gradient of a saturated head up to whole steps. Two runs of one formula in
+    torch, in float32 and in float64, part in the same way: by 4e-3 on Caltech-101 and by 5e-2 on
+    the collage set.
     """
-    monkeypatch.setattr(clip.CLIP, "folded", lambda model: model)
-    want = json.loads((shared / "golden" / file).read_text())
-    config = default.get_config()
-    config.update(
-        knobs,
-        data_root=str(shared / "data"),
-        cache_dir=str(tmp_path),
-        learning_rate=want["lr"],
-        warmup_epochs=0.0,
-        epochs=20,
-        batch_size=64,
-        weight_decay=0.01,
-        bank_dtype="float32",
-        dtype="float32",
-        workers=2,
-        blend="feature",
-    )
-    config = tiny.freeze(config)
-    mesh = devices.make_mesh(jax.devices()[:1])
-    data = datasets.load(config)
-    model = clip.load(weights_dir, sharding=devices.replicated(mesh))
-    text_kd = zero_shot.text_classifier(model, data.prompts)
-    drawn = dict(zip(("train", "val"), few_shot.subset(*data.splits[:2], shots, 1), strict=True))
-    banks = {
-        part: store.load_or_extract(
-            store.bank_spec(config, "golden", data.image_dir, [r.path for r in records], 1),
-            model, mesh, config,
-        )
-        for part, records in (drawn | {"test": data.splits.test}).items()
-    }  # fmt: skip
-    labels = {part: np.array([r.label for r in records])
-              for part, records in (drawn | {"test": data.splits.test}).items()}  # fmt: skip
-    assert (len(labels["train"]), len(labels["val"]), len(labels["test"])) == (
-        want["train"], want["val"], want["test"],
-    )  # fmt: skip
-    for part in ("val", "test"):
-        accuracy = zero_shot_accuracy(banks[part].pooled, text_kd, labels[part])
-        assert accuracy == pytest.approx(want["zero_shot"][part], abs=0.05)
 
-    count = len(labels["train"])
-    plan = batches.plan(count, 1, config.batch_size, config.epochs, seed=1)
-    method, params, classifier = safe.Safe.init(model, text_kd, config)
-    state, tuning = train.init(method, params, classifier, config, plan, mesh)
-    state, losses = loop.fit(
-        state, tuning, plan.steps,
-        lambda step: batches.from_bank(
-            banks["train"], np.arange(count), labels["train"], plan, mesh, step
-        ),
-        tmp_path / "checkpoints", config.checkpoint_every,
-    )  # fmt: skip
-    apart = np.abs(losses / want["losses"] - 1)
-    advice = "compare the loss, AdamW and the batches with ../shared/golden/README.md's recipe"
-    assert apart[:traced].max() < 1e-3, advice
-    assert apart.max() < later, advice
-
-    for blend in ("feature", "unit"):
-        wanted = want[f"blend_{blend}"]
-        tuning = dataclasses.replace(tuning, method=dataclasses.replace(method, blend=blend))
-        grid = {"alpha": np.array([float(alpha) for alpha in wanted])}
-        in_order = batches.in_order(
-            banks["test"], np.arange(len(labels["test"])), labels["test"], 256, mesh
-        )
-        accuracy, _ = train.evaluate(state.params, tuning, grid, in_order)
-        test = np.array([both[1] for both in wanted.values()])
-        np.testing.assert_allclose(accuracy, test, atol=points, err_msg=advice)
-
-    params = train.join_params(state.params, tuning.frozen.params)["attnpool"]
-    pool = jax.jit(nnx.merge(method.graphdef, params).__call__)
-    images = {}
-    for part in ("train", "test"):
-        at = range(256, len(labels[part]), 256)
-        tuned = np.concatenate([pool(maps) for maps in np.split(banks[part].dense, at)])
-        images[part] = store.Table({"original_bd": banks[part].pooled, "tuned_bd": tuned}, 1)
-    cached_as_recorded(want, config, model, text_kd, images, labels, mesh, tmp_path, points)
+    file: str
+    knobs: dict
+    shots: int
+    traced: int
+    later: float
+    points: float
 
 
-def cached_as_recorded(want, config, model, text_kd, images, labels, mesh, folder, points):
-    """Tip-Adapter to the last image, Tip-Adapter-F's every loss, and SAFE-A within `points`."""
-    config = tiny.freeze(
-        knobs.of(knobs.resolve(ConfigDict(config.to_dict())), "tip_adapter_f"),
-        batch_size=64, epochs=20, a=want["tip_adapter_f"]["alpha"], b=want["tip_adapter_f"]["beta"],
-    )  # fmt: skip
-    count = len(labels["train"])
+CALTECH = Recorded("caltech101_4shot_seed1.json", {"dataset": "caltech101"}, 4, 80, 6e-3, 0.3)
+COLLAGE = Recorded("collage_16shot_seed1.json", COLLAGE_KNOBS, 16, 20, 0.1, 2.0)
+ADVICE = "compare the loss, AdamW and the batches with ../shared/golden/README.md's recipe"
 
-    def on_test(params, tuning, **grid):
-        test = batches.in_order(
-            images["test"], np.arange(len(labels["test"])), labels["test"], 256, mesh
-        )
-        grid = {name: np.array(values) for name, values in grid.items()}
-        return train.evaluate(params, tuning, grid, test)[0]
 
-    support = {name: x[:, None] for name, x in images["train"].arrays.items()}
-    start = tip_adapter.TipAdapter.init(
-        model, text_kd, support["original_bd"], labels["train"], config
-    )
-    found = on_test(*train.as_is(*start, mesh), b=[1.0, 5.5], a=[1.0, 3.0])
-    wanted = [[want["tip_adapter"][f"alpha={a},beta={b}"] for a in (1.0, 3.0)] for b in (1.0, 5.5)]
+class Run:
+    """The recorded recipe on the recorded images."""
+
+    def __init__(self, shared, weights_dir, cache, recorded, parts):
+        self.recorded = recorded
+        self.want = json.loads((shared / "golden" / recorded.file).read_text())
+        given = default.get_config()
+        given.update(
+            recorded.knobs, data_root=str(shared / "data"), cache_dir=str(cache),
+            learning_rate=self.want["lr"], warmup_epochs=0.0, epochs=20, batch_size=64,
+            bank_dtype="float32", dtype="float32", workers=2, trunk_batch_size=64,
+        )  # fmt: skip
+        self.config = knobs.read(given)
+        self.mesh = devices.make_mesh(jax.devices()[:1])
+        data = datasets.load(self.config)
+        self.model = clip.load(weights_dir, sharding=devices.replicated(self.mesh))
+        self.head = TextHead.of(self.model, text_rows(self.model, data.prompts))
+        drawn = few_shot.subset(data.splits.train, data.splits.val, recorded.shots, 1)
+        records = dict(zip(("train", "val"), drawn, strict=True)) | {"test": data.splits.test}
+        assert all(len(of_part) == self.want[part] for part, of_part in records.items())
+        self.train = self.view(data.image_dir, records["train"])
+        self.parts = {part: self.view(data.image_dir, records[part]) for part in parts}
+
+    def view(self, image_dir, records) -> View:
+        names = [record.path for record in records]
+        spec = store.bank_spec(self.config, "golden", image_dir, names, views=1)
+        bank = store.load_or_extract(spec, self.model, self.mesh, self.config)
+        return bank.select(records)
+
+    def setting(self, train=None):
+        return Setting(self.model, self.head, train, self.recorded.shots, seed=1)
+
+    def fit(self, start, train, recipe, folder):
+        job = Job(start, train, seed=1)
+        return fit.fit(job, recipe, self.mesh, Checkpoints.in_folder(folder))
+
+    def accuracy(self, tuned, view, **grid):
+        grid = {axis: np.array(values) for axis, values in grid.items()}
+        return evaluate(
+            tuned.method, tuned.params, tuned.context, grid, view, Reader(self.mesh)
+        ).accuracy
+
+    def both_pools(self, tuned, view) -> View:
+        """The view with features of the tuned pool beside the original's."""
+        graphdef, params = tuned.method.graphdef, tuned.params["attnpool"]
+        pool = jax.jit(lambda x: nnx.merge(graphdef, params)(x))
+        return view.compute("tuned", {"tuned_bd": pool}, 256, self.mesh)
+
+
+@pytest.fixture(scope="module")
+def make_run(shared, weights_dir, tmp_path_factory):
+    """Banks are made with the plain trunk: the last bits of the folded trunk are others."""
+
+    def make(recorded, parts):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(clip.CLIP, "folded", lambda model: model)
+            return Run(shared, weights_dir, tmp_path_factory.mktemp("golden"), recorded, parts)
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def caltech(make_run):
+    return make_run(CALTECH, ("val", "test"))
+
+
+@pytest.fixture(scope="module")
+def collage(make_run):
+    """Its 2,080 test images are left out, for time: its validation images are recorded too."""
+    return make_run(COLLAGE, ("val",))
+
+
+@pytest.fixture(scope="module", params=["caltech", "collage"])
+def run(request):
+    return request.getfixturevalue(request.param)
+
+
+@pytest.fixture(scope="module")
+def safe(run, tmp_path_factory):
+    """SAFE tuned by the recorded recipe."""
+    start = Safe.start(run.setting(), run.config)
+    return run.fit(start, run.train, run.config, tmp_path_factory.mktemp("steps") / "safe")
+
+
+def test_zero_shot_is_as_recorded(run):
+    for part, view in run.parts.items():
+        original_bd = view.arrays["original_bd"][view.image_n]
+        found = zero_shot_accuracy(original_bd, run.head.text_kd, view.label_n)
+        assert found == pytest.approx(run.want["zero_shot"][part], abs=0.05)
+
+
+def test_every_loss_is_as_recorded(run, safe):
+    apart = np.abs(safe.losses_s / run.want["losses"] - 1)
+    assert apart[: run.recorded.traced].max() < 1e-3, ADVICE
+    assert apart.max() < run.recorded.later, ADVICE
+
+
+@pytest.mark.parametrize("blend", ["feature", "unit"])
+def test_accuracy_at_every_alpha_is_as_recorded(run, safe, blend):
+    wanted = run.want[f"blend_{blend}"]
+    method = dataclasses.replace(safe.method, blend=blend)
+    blended = dataclasses.replace(safe, method=method)
+    for part, view in run.parts.items():
+        found = run.accuracy(blended, view, alpha=[float(alpha) for alpha in wanted])
+        recorded = np.array([both[part == "test"] for both in wanted.values()])
+        points = max(run.recorded.points, 100 * 5 / len(view))  # of a small part: five images
+        np.testing.assert_allclose(found, recorded, atol=points, err_msg=ADVICE)
+
+
+def test_tip_adapter_is_as_recorded_to_the_last_image(caltech):
+    run = caltech
+    settings = knobs.settings(run.config, "tip_adapter")
+    start = TipAdapter.start(run.setting(run.train), settings)
+    tuned = fit.untuned(start, run.mesh)
+    found = run.accuracy(tuned, run.parts["test"], b=[1.0, 5.5], a=[1.0, 3.0])
+    recorded = run.want["tip_adapter"]
+    wanted = [[recorded[f"alpha={a},beta={b}"] for a in (1.0, 3.0)] for b in (1.0, 5.5)]
     np.testing.assert_allclose(found, wanted, atol=0.05)
 
-    plan = batches.plan(count, 1, config.batch_size, config.epochs, seed=1)
-    state, tuning = train.init(*start, config, plan, mesh)
-    state, losses = loop.fit(
-        state, tuning, plan.steps,
-        lambda step: batches.from_bank(
-            images["train"], np.arange(count), labels["train"], plan, mesh, step
-        ),
-        folder / "keys", config.checkpoint_every,
-    )  # fmt: skip
-    np.testing.assert_allclose(losses, want["tip_adapter_f"]["losses"], rtol=1e-4)
-    found = on_test(state.params, tuning, b=[config.b], a=[config.a]).item()
-    assert found == pytest.approx(want["tip_adapter_f"]["test"], abs=0.1)
 
-    free = safe_a.SafeA.init(
-        model, text_kd, support["tuned_bd"], support["original_bd"], labels["train"], config
-    )
+def test_tip_adapter_fs_every_loss_is_as_recorded(run, tmp_path):
+    recorded = run.want["tip_adapter_f"]
+    a, b = recorded["alpha"], recorded["beta"]
+    settings = knobs.settings(run.config, "tip_adapter_f").model_copy(update={"a": a, "b": b})
+    (recipe,) = knobs.recipes(run.config, "tip_adapter_f")
+    recipe = recipe.model_copy(update={"batch_size": 64, "epochs": 20})
+    train = run.train.only(("original_bd",))
+    start = TipAdapterF.start(run.setting(train), settings)
+    tuned = run.fit(start, train, recipe, tmp_path / "keys")
+    np.testing.assert_allclose(tuned.losses_s, recorded["losses"], rtol=1e-4)
+    if "test" in run.parts:
+        found = run.accuracy(tuned, run.parts["test"], b=[b], a=[a]).item()
+        assert found == pytest.approx(recorded["test"], abs=0.1)
+
+
+@pytest.mark.parametrize("run", ["caltech"], indirect=True)
+def test_safe_a_is_as_recorded(run, safe):
+    train = run.both_pools(safe, run.train)
+    start = SafeA.start(run.setting(train), knobs.for_method(run.config, "safe_a", SafeASettings))
     axes = {"b": [1.0, 5.5, 20.0], "a": [1.0, 3.0, 10.0]}
-    found = on_test(*train.as_is(*free, mesh), alpha=[0.5], **axes)[0]
-    wanted = [[want["safe_a_free"][f"a={a},b={b}"] for a in axes["a"]] for b in axes["b"]]
-    np.testing.assert_allclose(found, wanted, atol=points)
+    test = run.both_pools(safe, run.parts["test"])
+    found = run.accuracy(fit.untuned(start, run.mesh), test, alpha=[0.5], **axes)[0]
+    recorded = run.want["safe_a_free"]
+    wanted = [[recorded[f"a={a},b={b}"] for a in axes["a"]] for b in axes["b"]]
+    np.testing.assert_allclose(found, wanted, atol=run.recorded.points)

@@ -7,15 +7,13 @@ file is also the config of a run on them; what is left out there is where `make`
 import json
 import pathlib
 
-import jax
 import numpy as np
 import PIL.Image
-from flax import nnx
 from ml_collections import FrozenConfigDict
 
 from configs import default
 from safe_jax.clip import weights
-from safe_jax.clip.model import CLIP, CLIPConfig
+from safe_jax.clip.config import CLIPConfig
 
 CONFIG = CLIPConfig(
     embed_dim=32,
@@ -35,9 +33,26 @@ COUNTS = {"train": 10, "val": 6, "test": 12}
 
 
 def leaves(config=CONFIG, seed=0):
-    """Random weights by path."""
-    model = jax.jit(lambda: CLIP(config, rngs=nnx.Rngs(seed)))()
-    return {path: np.asarray(x) for path, x in weights.flatten(model).items()}
+    """Random weights by path, of the scale that each layer would start with.
+
+    NumPy draws them: to compile JAX's initializers takes many times as long.
+    """
+    rng = np.random.default_rng(seed)
+    return {
+        path: _initial(rng, path.rsplit("/", 1)[-1], x.shape)
+        for path, x in weights.flatten(weights.abstract_model(config)).items()
+    }
+
+
+def _initial(rng, name, shape):
+    if name in ("bias", "mean"):
+        return np.zeros(shape, np.float32)
+    if name in ("scale", "var"):
+        return np.ones(shape, np.float32)
+    if name == "logit_scale":
+        return np.float32(np.log(1 / 0.07))
+    inputs = shape[-1] if "embedding" in name else np.prod(shape[:-1])
+    return rng.standard_normal(shape, np.float32) / np.float32(np.sqrt(inputs))
 
 
 def make(root: pathlib.Path) -> None:

@@ -23,16 +23,16 @@ import optax
 import tqdm
 from flax import nnx
 
-from configs import default
 from safe_jax import clip
 from safe_jax.bank import batches
 from safe_jax.clip import torch_files, weights
 from safe_jax.clip.model import CLIP, CLIPConfig
 from safe_jax.data import images, prompts, scenes
-from safe_jax.experiment import knobs
-from safe_jax.methods.zero_shot import text_classifier, unit
+from safe_jax.methods.contract import Recipe, Start
+from safe_jax.methods.text_head import unit
+from safe_jax.methods.text_rows import text_rows
 from safe_jax.runtime import devices
-from safe_jax.tuning import loop, train
+from safe_jax.tuning import fit, loop
 from tools import captions
 
 CONFIG = CLIPConfig(
@@ -123,7 +123,7 @@ class Contrastive:
 
 def new_model(image_size: int) -> CLIP:
     """Random weights; tokens that no caption has get embeddings of zeros, which compress well."""
-    model = CLIP(dataclasses.replace(CONFIG, image_size=image_size), rngs=nnx.Rngs(0))
+    model = CLIP(CONFIG.model_copy(update={"image_size": image_size}), rngs=nnx.Rngs(0))
     used = np.unique(clip.tokenize(captions.words()))
     keep = np.zeros((CONFIG.vocab_size, 1), np.float32)
     keep[used] = 1
@@ -133,29 +133,22 @@ def new_model(image_size: int) -> CLIP:
 
 def train_stage(stage: Stage, leaves: dict, workdir: pathlib.Path) -> dict:
     """The leaves by path after this stage, from those before it."""
-    config = default.get_config()
-    config.trainable = ".*"
-    config.learning_rate = stage.learning_rate
-    config.weight_decay = 0.05
-    config.warmup_epochs = 1.0
-    config.checkpoint_every = CHECKPOINT_EVERY
-    config = knobs.resolve(config)
-    model = weights.abstract_model(dataclasses.replace(CONFIG, image_size=stage.image_size))
+    recipe = Recipe(trainable=".*", learning_rate=stage.learning_rate, weight_decay=0.05)
+    model = weights.abstract_model(CONFIG.model_copy(update={"image_size": stage.image_size}))
     model.train()  # batch norm by the batch at hand
     params, batch_stats = _split_stats(leaves)
     numbers_sb = np.arange(stage.steps * BATCH_SIZE).reshape(stage.steps, BATCH_SIZE)
     plan = batches.Plan(numbers_sb, np.zeros_like(numbers_sb), steps_per_epoch=100)
     mesh = devices.make_mesh()
-    state, tuning = train.init(
-        Contrastive(nnx.graphdef(model)), params, batch_stats, config, plan, mesh
-    )
-    state, losses = loop.fit(
+    start = Start(Contrastive(nnx.graphdef(model)), params, batch_stats)
+    state, stepper = fit.start_steps(start, recipe, plan, mesh)
+    state, losses = loop.run_steps(
         state,
-        tuning,
+        stepper,
         stage.steps,
         lambda first: _drawn_ahead(stage, numbers_sb[first:], mesh),
         workdir / stage.name,
-        config.checkpoint_every,
+        CHECKPOINT_EVERY,
     )
     print(f"{stage.name}: loss {losses[-100:].mean():.3f} over the last 100 steps")
     return state.params | batch_stats
@@ -189,7 +182,7 @@ def _resize_positions(leaves, side):
 
 def _measure_stats(stage, leaves):
     """Batch norm's statistics, averaged over batches that the last stage has trained on."""
-    model = weights.abstract_model(dataclasses.replace(CONFIG, image_size=stage.image_size))
+    model = weights.abstract_model(CONFIG.model_copy(update={"image_size": stage.image_size}))
     model.train()
     model.set_attributes(nnx.BatchNorm, momentum=0.0)  # what is kept is the last batch's
     graphdef = nnx.graphdef(model)
@@ -232,7 +225,7 @@ def measure(model: CLIP, stage: Stage) -> dict[str, float]:
         )
 
     right, digits = [], []
-    text_kd = text_classifier(model, prompts.fill(("a photo of the digit {}.",), scenes.DIGITS))
+    text_kd = text_rows(model, prompts.fill(("a photo of the digit {}.",), scenes.DIGITS))
     for n in range(HELD_OUT_BATCHES):
         numbers = range(HELD_OUT + n * BATCH_SIZE, HELD_OUT + (n + 1) * BATCH_SIZE)
         batch = make_batch(stage, numbers)
@@ -266,7 +259,7 @@ def main() -> None:
     stages = [dataclasses.replace(s, steps=n) for s, n in zip(STAGES, args.steps, strict=True)]
     leaves = pretrain(stages, pathlib.Path(args.workdir).resolve())
     half = {name: x.astype(np.float16) for name, x in weights.to_torch(leaves).items()}
-    rounded = weights.from_torch(half)[1]
+    rounded = weights.from_torch(half).leaves
     model = nnx.merge(nnx.graphdef(weights.abstract_model(CONFIG)), weights.unflatten(rounded))
     for what, accuracy in measure(model, stages[-1]).items():
         print(f"{what}: {accuracy:.1f}")

@@ -42,9 +42,9 @@ def extract(images: int, folder: pathlib.Path) -> float:
     picture = PIL.Image.fromarray(pixels).resize((500, 375))
     for number in range(images):
         picture.save(folder / f"{number}.jpg")
-    config = default.get_config()
-    config.cache_dir = str(folder)
-    config = knobs.resolve(config)
+    given = default.get_config()
+    given.cache_dir = str(folder)
+    config = knobs.read(given)
     mesh = devices.make_mesh()
     model = clip.load("small", jnp.float32, devices.replicated(mesh))
     names = [f"{number}.jpg" for number in range(images)]
@@ -62,35 +62,33 @@ def tune(classes: int, folder: pathlib.Path) -> float:
 
     from configs import default
     from safe_jax import clip
-    from safe_jax.bank import batches, store
+    from safe_jax.bank.view import View
     from safe_jax.experiment import knobs
-    from safe_jax.methods import zero_shot
+    from safe_jax.methods.contract import Setting
     from safe_jax.methods.safe import Safe
+    from safe_jax.methods.text_head import TextHead, unit
     from safe_jax.runtime import devices
-    from safe_jax.tuning import loop, train
+    from safe_jax.tuning import fit
+    from safe_jax.tuning.fit import Checkpoints, Job
 
-    config = default.get_config()
-    config.epochs = EPOCHS
-    config = knobs.resolve(config)
+    given = default.get_config()
+    given.epochs = EPOCHS
+    config = knobs.read(given)
     mesh = devices.make_mesh()
     model = clip.load("small", sharding=devices.replicated(mesh))
     rng = np.random.default_rng(0)
     count = SHOTS * classes
     dense = rng.exponential(size=(count, *model.config.dense_shape)).astype(np.float16)
     pooled = rng.normal(size=(count, model.config.embed_dim)).astype(np.float32)
-    bank = store.Table({"dense_bhwc": dense, "original_bd": pooled}, views=1)
-    text_kd = zero_shot.unit(rng.normal(size=(classes, model.config.embed_dim)).astype(np.float32))
-    plan = batches.plan(count, 1, config.batch_size, config.epochs, 0, mesh.size)
+    arrays = {"dense_bhwc": dense, "original_bd": pooled}
+    view = View.of("random", arrays, np.arange(count) % classes)
+    text_kd = unit(rng.normal(size=(classes, model.config.embed_dim)).astype(np.float32))
+    setting = Setting(model, TextHead.of(model, text_kd), view, SHOTS, seed=0)
+    job = Job(Safe.start(setting, config), view, seed=0)
 
     def run(name):
-        state, tuning = train.init(*Safe.init(model, text_kd, config), config, plan, mesh)
-
-        def from_bank(first):
-            label_n = np.arange(count) % classes
-            return batches.from_bank(bank, np.arange(count), label_n, plan, mesh, first)
-
         began = time.perf_counter()
-        loop.fit(state, tuning, plan.steps, from_bank, folder / name, config.checkpoint_every)
+        fit.fit(job, config, mesh, Checkpoints.in_folder(folder / name))
         return time.perf_counter() - began
 
     run("warm")  # compiles

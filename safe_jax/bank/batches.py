@@ -1,25 +1,29 @@
 """Which image and which view go into which step, and the batches made of them.
 
 Everything is drawn ahead from the seed, so that any step can be the first after an interruption,
-and the same batches are made on any number of devices. A host reads what its own devices take, or
-all rows at first, where these are held on the devices.
+and the same batches are made on any number of devices. A host reads the rows that go to its own
+devices, or all rows at the start, where these are kept on the devices.
 
-Axes: s steps, b images of a batch, n images of a subset, h rows and w columns of cells,
-c channels, d channels of the joint space.
+Axes: s steps, b images of a batch, n images of a view, h rows and w columns of cells, c channels,
+d channels of the joint space.
 """
 
 import dataclasses
 import functools
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from safe_jax.bank import extraction
-from safe_jax.data import images
 from safe_jax.runtime import devices, hosts
+
+if TYPE_CHECKING:
+    from safe_jax.bank.view import View
+
+Batch = dict[str, jax.Array]
 
 PAD = -1  # in place of an image, where a batch is not full
 READ_AT_ONCE = 512  # rows on their way to the devices: 100 MB of RN50's
@@ -66,33 +70,48 @@ def plan(
     )
 
 
-def rows(bank, image_n, label_n, plan) -> dict[str, np.ndarray]:
-    """`row_b`, `label_b` and `mask_b` of every step: where in a bank the planned views are."""
-    row_sb = np.where(plan.image_sb == PAD, 0, image_n[plan.image_sb] * bank.views + plan.view_sb)
-    return {"row_b": row_sb, **_labels(label_n, plan.image_sb)}
+def rows(view: "View", plan: Plan) -> dict[str, np.ndarray]:
+    """`row_b`, `label_b` and `mask_b` of every step, `(s, b)`: rows of the view's arrays."""
+    is_image_sb = plan.image_sb != PAD
+    image_sb = np.where(is_image_sb, plan.image_sb, 0)  # any row will do where the mask is 0
+    row_sb = view.image_n[image_sb] * view.views + plan.view_sb
+    return {"row_b": np.where(is_image_sb, row_sb, 0), **labels(view.labels, plan.image_sb)}
 
 
-def from_bank(bank, image_n, label_n, plan, mesh, first_step=0) -> Iterator[dict]:
-    """Batches of the images `image_n` of a bank (or `features.Table`), as planned.
+def labels(label_n: np.ndarray, image_b: np.ndarray) -> dict[str, np.ndarray]:
+    """`label_b` and `mask_b` of planned images; the mask of a `PAD` is 0, and so is its label."""
+    is_image_b = image_b != PAD
+    label_b = np.where(is_image_b, label_n[image_b], 0).astype(np.int32)
+    return {"label_b": label_b, "mask_b": is_image_b.astype(np.float32)}
 
-    All planned rows are put on the devices at the start if they fit `device_budget`;
-    if not, those of a batch are read while another is worked on.
+
+def from_view(
+    view: "View", plan: Plan, mesh: jax.sharding.Mesh, first_step: int = 0
+) -> Iterator[Batch]:
+    """Batches of a view's images, as planned.
+
+    All planned rows are put on the devices at the start if they fit `device_budget`; if not, the
+    rows of a batch are read while another is worked on.
     """
-    planned = rows(bank, image_n, label_n, plan)
+    planned = rows(view, plan)
     row_n = np.unique(planned["row_b"])
-    if _row_bytes(bank) * len(row_n) > device_budget(mesh):
-        return devices.prefetch(_read(bank, batch, mesh) for batch in _steps(planned, first_step))
+    if _row_bytes(view) * len(row_n) > device_budget(mesh):
+        return devices.prefetch(_read(view, batch, mesh) for batch in _steps(planned, first_step))
     planned["row_b"] = np.searchsorted(row_n, planned["row_b"]).astype(np.int32)
-    return _from_devices(put_rows([(bank, row_n)], mesh), planned, mesh, first_step)
+    return _from_devices(put_rows([(view, row_n)], mesh), planned, mesh, first_step)
 
 
-def in_order(bank, image_n, label_n, batch_size, mesh) -> Iterator[dict]:
-    """Batches of the centre crops of the images `image_n`, one after the other."""
-    steps = -(-len(image_n) // batch_size)
-    image_sb = devices.pad_to(np.arange(len(image_n)), steps * batch_size, PAD)
+def in_order(view: "View", batch_size: int, mesh: jax.sharding.Mesh) -> Iterator[Batch]:
+    """Batches of the centre crops of a view's images, one after the other.
+
+    Batches are as large as the least multiple of the number of devices not below `batch_size`.
+    """
+    batch_size = devices.round_up(batch_size, mesh)
+    steps = -(-len(view) // batch_size)
+    image_sb = devices.pad_to(np.arange(len(view)), steps * batch_size, PAD)
     image_sb = image_sb.reshape(steps, batch_size)
-    planned = rows(bank, image_n, label_n, Plan(image_sb, np.zeros_like(image_sb), steps))
-    return devices.prefetch(_read(bank, batch, mesh) for batch in _steps(planned))
+    planned = rows(view, Plan(image_sb, np.zeros_like(image_sb), steps))
+    return devices.prefetch(_read(view, batch, mesh) for batch in _steps(planned))
 
 
 def _steps(planned, first_step=0):
@@ -100,34 +119,38 @@ def _steps(planned, first_step=0):
         yield {name: x_sb[step] for name, x_sb in planned.items()}
 
 
-def _read(bank, batch, mesh):
-    """A batch of rows read now; each host reads its own."""
+def _read(view, batch, mesh):
+    """A batch whose rows are read now; each host reads the rows of its own devices."""
     count = len(batch["row_b"])
-    own = devices.own_rows(mesh, count)
-    batch = {name: x_b[own] for name, x_b in batch.items()}
+    local = devices.own_rows(mesh, count)
+    batch = {name: x_b[local] for name, x_b in batch.items()}
     row_b = batch.pop("row_b")
-    arrays = {name: x[row_b] for name, x in bank.arrays.items()}
+    arrays = {name: x[row_b] for name, x in view.arrays.items()}
     return devices.shard_own(mesh, arrays | batch, count)
 
 
-def device_budget(mesh) -> int:
-    """Bytes of a bank that may be held on every device: a quarter of the memory it has of its own.
+def device_budget(mesh: jax.sharding.Mesh) -> int:
+    """Bytes of a bank that may lie on every device: a quarter of the device's own memory.
 
-    A CPU has none.
+    It is 0 for a CPU, which has no memory of its own.
     """
-    own = [(device.memory_stats() or {}).get("bytes_limit", 0) for device in mesh.local_devices]
-    return min(hosts.from_all(min(own))) // 4
+    limits = [(device.memory_stats() or {}).get("bytes_limit", 0) for device in mesh.local_devices]
+    return min(hosts.from_all(min(limits))) // 4
 
 
-def put_rows(wanted, mesh) -> dict[str, jax.Array]:
-    """Rows of banks, one after the other, on every device; a host has few of them at a time.
+def put_rows(
+    wanted: Sequence[tuple["View", np.ndarray]], mesh: jax.sharding.Mesh
+) -> dict[str, jax.Array]:
+    """Rows of views' arrays, one view after the other, on every device.
+
+    Rows are copied in chunks, so a host holds at most `READ_AT_ONCE` of them.
 
     Args:
-        wanted: pairs of a bank and the rows of it, in ascending order.
+        wanted: pairs of a view and the rows of its arrays, in ascending order.
     """
     parts = [
-        devices.replicate(mesh, {name: x[part_n] for name, x in bank.arrays.items()})
-        for bank, row_n in wanted
+        devices.replicate(mesh, {name: x[part_n] for name, x in view.arrays.items()})
+        for view, row_n in wanted
         for part_n in np.split(row_n, range(READ_AT_ONCE, len(row_n), READ_AT_ONCE))
     ]
     return _joined(parts, out=devices.replicated(mesh))
@@ -147,48 +170,9 @@ def _from_devices(table, planned, mesh, first_step):
 
 
 @jax.jit
-def _gather(table, row_b):
+def _gather(table: Mapping[str, jax.Array], row_b):
     return {name: x[row_b] for name, x in table.items()}
 
 
-def _row_bytes(bank):
-    return sum(x.dtype.itemsize * math.prod(x.shape[1:]) for x in bank.arrays.values())
-
-
-def _labels(label_n, image_b):
-    return {
-        "label_b": label_n[image_b].astype(np.int32),
-        "mask_b": (image_b != PAD).astype(np.float32),
-    }
-
-
-def online(model, image_dir, records, plan, seed, config, mesh, first_step=0) -> Iterator[dict]:
-    """Batches of fresh random crops, through the trunk as they are needed.
-
-    The dense maps are rounded as a bank's are, so the two ways differ in the crops alone.
-    """
-    label_n = np.array([record.label for record in records])
-    graphdef, params = extraction.fold(model, mesh)
-    batch_size = plan.image_sb.shape[1]
-    crops = (
-        [
-            images.Crop(image_dir / records[image].path, f"{records[image].path} {seed} {step}")
-            for image in plan.image_sb[step]
-            if image != PAD
-        ]
-        for step in range(first_step, plan.steps)
-    )
-    own = devices.own_rows(mesh, batch_size)
-    pixels = extraction.load_local(crops, own, model, config)
-    for image_b, pixels_bhwc in zip(plan.image_sb[first_step:], pixels, strict=True):
-        dense_bhwc, original_bd = extraction.extract_step(
-            graphdef,
-            params,
-            devices.shard_own(mesh, pixels_bhwc, batch_size),
-            jnp.dtype(config.bank_dtype),
-        )
-        yield {
-            "dense_bhwc": dense_bhwc,
-            "original_bd": original_bd,
-            **devices.shard(mesh, _labels(label_n, image_b)),
-        }
+def _row_bytes(view):
+    return sum(x.dtype.itemsize * math.prod(x.shape[1:]) for x in view.arrays.values())

@@ -1,21 +1,40 @@
-"""Pixels to dense maps: the step that fills a bank, or that online tuning takes anew.
+"""Pixels to dense maps: the step that fills a bank, or that tuning on fresh crops takes anew.
 
-Axes: b images, h rows, w columns, c channels.
+Axes: b images, h rows, w columns, c channels, d channels of the joint space.
 """
 
 import itertools
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
+from typing import Annotated, Any
 
 import jax
 import numpy as np
 from flax import nnx
+from pydantic import AfterValidator
 
 from safe_jax.clip.model import CLIP
 from safe_jax.data import images
-from safe_jax.runtime import devices
+from safe_jax.runtime import devices, schema
+from safe_jax.runtime.schema import Count, ListOrTuple, knob
 
 
-def fold(model: CLIP, mesh):
+def _is_crop_scale(scale: tuple[float, float]) -> tuple[float, float]:
+    if not 0 < scale[0] <= scale[1] <= 1:
+        raise ValueError("0 < low <= high <= 1 is expected")
+    return scale
+
+
+class CropSettings(schema.Model):
+    """How images are cropped and decoded."""
+
+    crop_scale: Annotated[tuple[float, float], AfterValidator(_is_crop_scale), ListOrTuple] = knob(
+        (0.8, 1.0), "least and greatest area of a random crop, as parts of the image's"
+    )
+    workers: Count = knob(0, "threads that decode; 0: one for each core")
+
+
+def fold(model: CLIP, mesh: jax.sharding.Mesh) -> tuple[nnx.GraphDef, Any]:
     """`graphdef` and `params` for `extract_step`."""
     graphdef, params = nnx.split(model)
     params = devices.replicate(mesh, params)
@@ -24,13 +43,15 @@ def fold(model: CLIP, mesh):
 
 
 @partial(jax.jit, static_argnames="graphdef")
-def _fold(graphdef, params):  # in one program: by itself each product would be compiled
+def _fold(graphdef, params):  # one program for all layers: apart, each product would be compiled
     return nnx.state(nnx.merge(graphdef, params).folded())
 
 
 @partial(jax.jit, static_argnames=("graphdef", "dtype"))
-def extract_step(graphdef, params, pixels_bhwc, dtype):
-    """8-bit pixels to dense maps of `dtype` and to the original pool's features of those.
+def extract_step(
+    graphdef: nnx.GraphDef, params: Any, pixels_bhwc: jax.Array, dtype: np.dtype
+) -> tuple[jax.Array, jax.Array]:
+    """8-bit pixels to dense maps of `dtype`, and to the original pool's features of those maps.
 
     `graphdef` and `params` are those of `CLIP.folded`, on every device.
     """
@@ -39,15 +60,17 @@ def extract_step(graphdef, params, pixels_bhwc, dtype):
     return dense_bhwc, model.attnpool(dense_bhwc)
 
 
-def load_local(batches, own_rows, model, config):
-    """Of each batch of crops the pixels of this host's rows; what a batch lacks is 0."""
-    shape = (model.image_size, model.image_size, 3)
+def load_local(
+    crop_batches: Iterable[Sequence[images.Crop]], local_rows: np.ndarray, image_size: int,
+    settings: CropSettings,
+) -> Iterator[np.ndarray]:  # fmt: skip
+    """The pixels of this host's rows of each batch of crops; rows that a batch lacks are 0."""
     kept, decoded = itertools.tee(
-        [batch[row] for row in own_rows if row < len(batch)] for batch in batches
+        [batch[row] for row in local_rows if row < len(batch)] for batch in crop_batches
     )
     pixels = images.load_batches(
-        filter(None, decoded), model.image_size, config.crop_scale, config.workers
+        filter(None, decoded), image_size, settings.crop_scale, settings.workers
     )
     for crops in kept:
-        pixels_bhwc = next(pixels) if crops else np.zeros((0, *shape), np.uint8)
-        yield devices.pad_to(pixels_bhwc, len(own_rows))
+        empty = np.zeros((0, image_size, image_size, 3), np.uint8)
+        yield devices.pad_to(next(pixels) if crops else empty, len(local_rows))

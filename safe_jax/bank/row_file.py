@@ -1,8 +1,9 @@
-"""RowFile of an array file, read when they are asked for."""
+"""Rows of an array file, read when they are asked for."""
 
 import os
 import pathlib
 import weakref
+from typing import Any
 
 import numpy as np
 
@@ -10,9 +11,9 @@ import numpy as np
 class RowFile:
     """An array in a `.npy` file, of which `rows[...]` reads the rows asked for and no others.
 
-    `[...]` takes what NumPy takes for the first axis, and gives an array of its own. A memory map
-    would do the same, but what it has touched stays in the process's memory while there is room:
-    a bank that is larger than memory crowds out everything else. Any thread may read.
+    `[...]` takes what NumPy takes for the first axis, and gives a copy. A memory map would do the
+    same, but pages that it has touched stay in the process's memory while there is room: a bank
+    that is larger than memory crowds out everything else. Any thread may read.
     """
 
     def __init__(self, file: pathlib.Path):
@@ -27,31 +28,28 @@ class RowFile:
 
     @property
     def nbytes(self) -> int:
-        """Of the whole array, on the disk."""
+        """Bytes of the whole array, on the disk."""
         return len(self) * self._row_bytes
 
     def __len__(self) -> int:
         return self.shape[0]
 
-    def __array__(self, dtype=None, copy=None) -> np.ndarray:
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         return self[:].astype(dtype or self.dtype, copy=False)
 
-    def __getitem__(self, which) -> np.ndarray:
+    def __getitem__(self, which: Any) -> np.ndarray:
         row_n = np.arange(len(self))[which]
-        found = np.empty((*row_n.shape, *self.shape[1:]), self.dtype)
-        buffer = memoryview(found.reshape(-1)).cast("B")
+        rows = np.empty((*row_n.shape, *self.shape[1:]), self.dtype)
+        buffer = rows.reshape(-1).view(np.uint8).data
         spans = self._spans(row_n.ravel())
         for _, offset, size in spans:  # the disk may fetch all of them while the first is copied
             os.posix_fadvise(self._file, offset, size, os.POSIX_FADV_WILLNEED)
         for at, offset, size in spans:
             self._read(buffer[at : at + size], offset)
-        return found
+        return rows
 
     def _spans(self, row_n):
-        """Where rows go in the result, where they lie in the file, and how many bytes they take.
-
-        Neighbours are read at once.
-        """
+        """Runs of neighbouring rows: place in the result and in the file, and size, in bytes."""
         cuts = np.flatnonzero(np.diff(row_n) != 1) + 1
         first = np.concatenate([[0], cuts]) if len(row_n) else np.empty(0, int)
         count = np.diff(np.append(first, len(row_n)))

@@ -1,19 +1,18 @@
 """The dense-feature bank: what the frozen trunk computes, stored once for many tunings.
 
-A bank holds the dense maps of a list of images, several views each, and what the original pool
-makes of them. Its rows are read as they are needed; its name is a hash of all that it depends on
-(of the images their paths, sizes and times of change), so one that is out of date is never found.
-Extraction writes into a `.partial` folder, notes how far it got, goes on from there after being
-killed, and renames the folder last.
+A bank holds the dense maps of a list of images, several views each, and the original pool's
+features of them. Its folder is named by a hash of all that it depends on (of the images their
+paths, sizes and times of change), so a bank that is out of date is never found. Extraction writes
+into a `.partial` folder, records its progress, goes on from there after being killed, and renames
+the folder last.
 
-Of several hosts each decodes what its devices take, and has the whole bank on a disk of its own; of
-those that share a disk the first writes. Whether a bank is done, and where extraction goes on, is
-asked of all.
+Every host decodes the images that its devices take, and has the whole bank on a disk it can read;
+of hosts that share a disk the first writes. All hosts agree whether a bank is done and where
+extraction goes on.
 """
 
 import contextlib
 import dataclasses
-import fcntl
 import hashlib
 import json
 import logging
@@ -22,55 +21,65 @@ import pathlib
 import random
 import shutil
 import time
+from collections.abc import Iterator, Sequence
+from typing import Annotated, Any, Literal
 
+import filelock
+import jax
 import jax.numpy as jnp
 import numpy as np
 import tqdm
 
 from safe_jax.bank import extraction
+from safe_jax.bank.extraction import CropSettings
 from safe_jax.bank.row_file import RowFile
-from safe_jax.clip.model import CLIP
+from safe_jax.bank.view import View
+from safe_jax.clip.model import CLIP, CLIPConfig
 from safe_jax.data import images
-from safe_jax.runtime import devices, hosts, paths
+from safe_jax.runtime import devices, hosts, paths, schema
 from safe_jax.runtime.errors import InputError
+from safe_jax.runtime.schema import Positive, Text, knob
 
 log = logging.getLogger(__name__)
 
 
-@dataclasses.dataclass(frozen=True)
-class Bank:
-    """Features of `n` images in `views` views; row `image * views + view`.
+class BankSettings(CropSettings):
+    """How dense maps are computed and stored."""
 
-    `dense` is `(n * views, h, w, c)`, on the disk; `pooled` is `(n * views, embed_dim)` float32,
-    of the original pool, not normalised. View 0 is the centre crop.
-    """
-
-    dense: RowFile | np.ndarray
-    pooled: np.ndarray
-    views: int
-
-    @property
-    def arrays(self) -> dict[str, RowFile | np.ndarray]:
-        """What a batch has of it, by name."""
-        return {"dense_bhwc": self.dense, "original_bd": self.pooled}
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = knob(
+        "auto", "what the trunk computes in; auto: bfloat16 on an accelerator, else float32"
+    )
+    bank_dtype: Literal["float16", "float32"] = knob("float16", "what dense maps are stored in")
+    views: Positive = knob(1, "of a training image: the centre crop, then random crops")
+    cache_dir: Text = knob(
+        "~/.cache/safe_jax", "downloads and banks; for RN50 196 KiB an image and view"
+    )
+    trunk_batch_size: Positive = knob(32, "images a device in extraction")
 
 
-@dataclasses.dataclass(frozen=True)
-class Table:
-    """What a bank's maps were made into: arrays by name, rows as in the bank."""
+class BankContents(schema.Model):
+    """All that a bank depends on; its folder's name is the hash of this."""
 
-    arrays: dict[str, np.ndarray]
-    views: int
+    format: Literal[2] = 2
+    root: str
+    weights: str
+    dtype: str
+    trunk_dtype: str
+    views: Positive
+    crop_scale: Annotated[tuple[float, float] | None, schema.ListOrTuple]
+    images: list[tuple[str, int | None, int | None]]  # path, size in bytes, time of change in ns
+
+    def key(self) -> str:
+        return hashlib.sha256(json.dumps(self.model_dump()).encode()).hexdigest()[:20]
 
 
 @dataclasses.dataclass(frozen=True)
 class BankSpec:
-    """What a bank is to hold, and where."""
+    """A bank that exists or is to be made: its folder, and the crops that its rows are of."""
 
     folder: pathlib.Path
     crops: list[images.Crop]
-    views: int
-    contents: dict
+    contents: BankContents
 
     @property
     def done(self) -> bool:
@@ -78,65 +87,65 @@ class BankSpec:
         return all(hosts.from_all(self.folder.exists()))
 
     @property
-    def paths(self) -> list[pathlib.Path]:
-        return [crop.path for crop in self.crops[:: self.views]]
+    def files(self) -> list[Any]:
+        """The images' files."""
+        return [crop.path for crop in self.crops[:: self.contents.views]]
+
+    def arrays(self, config: CLIPConfig) -> list[tuple[np.dtype, tuple[int, ...]]]:
+        """Type and shape of the dense maps and of the pooled features."""
+        rows = len(self.crops)
+        return [
+            (np.dtype(self.contents.dtype), (rows, *config.dense_shape)),
+            (np.dtype(np.float32), (rows, config.embed_dim)),
+        ]
 
 
-def bank_spec(config, weights_digest: str, root, names: list[str], views: int) -> BankSpec:
+def bank_spec(
+    settings: BankSettings, weights_digest: str, root: Any, names: Sequence[str], views: int
+) -> BankSpec:
     """Describes the bank of the images `names` under `root`.
 
     A random view is seeded by the image's name and the view's number alone.
     """
     files = [root / name for name in names]
-    scale = config.crop_scale
     crops = [
         images.Crop(file, f"{name} {view}" if view else None)
         for file, name in zip(files, names, strict=True)
         for view in range(views)
     ]
-    # Hosts may have the images in copies of their own, of other times: one tells for all.
+    # Hosts may have copies of the images with other times of change: the first host's count.
     root, stamps = hosts.from_first(
         [str(paths.absolute(root)), hosts.is_first() and paths.stamps(files)]
     )
-    contents = {
-        "format": 2,
-        "root": root,
-        "weights": weights_digest,
-        "dtype": config.bank_dtype,
-        "trunk_dtype": config.dtype,
-        "views": views,
-        "crop_scale": scale if views > 1 else None,
-        "images": [[name, *stamp] for name, stamp in zip(names, stamps, strict=True)],
-    }
-    key = hashlib.sha256(json.dumps(contents).encode()).hexdigest()[:20]
-    return BankSpec(paths.cache(config.cache_dir) / "banks" / key, crops, views, contents)
-
-
-def _arrays(spec, clip_config):
-    """Type and shape of the dense maps and of the pooled features."""
-    rows = len(spec.crops)
-    return (
-        (np.dtype(spec.contents["dtype"]), (rows, *clip_config.dense_shape)),
-        (np.dtype(np.float32), (rows, clip_config.embed_dim)),
+    contents = BankContents(
+        root=root,
+        weights=weights_digest,
+        dtype=settings.bank_dtype,
+        trunk_dtype=settings.dtype,
+        views=views,
+        crop_scale=settings.crop_scale if views > 1 else None,
+        images=[(name, *stamp) for name, stamp in zip(names, stamps, strict=True)],
     )
+    return BankSpec(paths.cache(settings.cache_dir) / "banks" / contents.key(), crops, contents)
 
 
-def check_space(specs: list[BankSpec], clip_config) -> None:
+def check_space(specs: Sequence[BankSpec], config: CLIPConfig) -> None:
     """Raises `InputError` if the disk does not hold the banks that are still to be made."""
     with hosts.raise_together():
-        _check_space(specs, clip_config)
+        _check_space([spec for spec in specs if not _is_begun(spec)], config)
 
 
-def _check_space(specs, clip_config):
-    specs = [
-        s for s in specs if not (s.folder.exists() or s.folder.with_suffix(".partial").exists())
-    ]
+def _is_begun(spec):
+    return spec.folder.exists() or spec.folder.with_suffix(".partial").exists()
+
+
+def _check_space(specs, config):
     if not specs:
         return
     needed = sum(
         int(np.prod(shape)) * dtype.itemsize
         for spec in specs
-        for dtype, shape in _arrays(spec, clip_config)
+        for dtype, shape in spec.arrays(config)
     )
     cache = specs[0].folder.parent
     cache.mkdir(parents=True, exist_ok=True)
@@ -147,8 +156,10 @@ def _check_space(specs, clip_config):
         )
 
 
-def load_or_extract(spec: BankSpec, model: CLIP, mesh, config) -> Bank:
-    """The bank described: as it was stored, or extracted now.
+def load_or_extract(
+    spec: BankSpec, model: CLIP, mesh: jax.sharding.Mesh, settings: BankSettings
+) -> View:
+    """All images of the bank described: as it was stored, or extracted now.
 
     Raises `InputError` where the dense maps do not fit `bank_dtype`.
     """
@@ -157,115 +168,128 @@ def load_or_extract(spec: BankSpec, model: CLIP, mesh, config) -> Bank:
     else:
         writes = hosts.writes_in(spec.folder.parent)
         with _locked(spec.folder.with_suffix(".lock"), writes):
-            if not spec.done:  # another run may have made it
-                _extract(spec, model, mesh, config, writes and not spec.folder.exists())
-    return Bank(RowFile(spec.folder / "dense.npy"), np.load(spec.folder / "pooled.npy"), spec.views)
+            if not spec.done:  # another run may have made it while this one waited
+                _extract(spec, model, mesh, settings, writes and not spec.folder.exists())
+    arrays = {
+        "dense_bhwc": RowFile(spec.folder / "dense.npy"),
+        "original_bd": np.load(spec.folder / "pooled.npy"),
+    }
+    names = [name for name, *_ in spec.contents.images]
+    image_n = np.arange(len(names))
+    return View(spec.folder.name, arrays, spec.contents.views, image_n, paths=names)
 
 
 @contextlib.contextmanager
-def _locked(path, mine):
-    """Keeps other runs from what all hosts do meanwhile; those that share a disk lock it once."""
+def _locked(path: pathlib.Path, writes: bool) -> Iterator[None]:
+    """Holds an exclusive lock on `path` across all hosts; hosts that share a disk lock it once."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "w") as file:
-        while not all(hosts.from_all(not mine or _try_lock(file))):
-            # Waiting for a file with others in wait for this host might never end: let go of it.
-            fcntl.flock(file, fcntl.LOCK_UN)
-            time.sleep(random.uniform(0.2, 1))
-        yield
-
-
-def _try_lock(file):
+    lock = filelock.FileLock(path)
+    while not all(hosts.from_all(not writes or _acquired(lock))):
+        # To wait for the file while others wait for this host might never end: let go of it.
+        lock.release()
+        time.sleep(random.uniform(0.2, 1))
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+        yield
+    finally:
+        lock.release()
+
+
+def _acquired(lock):
+    try:
+        lock.acquire(blocking=False)
+    except filelock.Timeout:
         return False
     return True
 
 
-def _extract(spec, model, mesh, config, writes):
+def _extract(spec, model, mesh, settings, writes):
     rows = len(spec.crops)
     with hosts.raise_together():
         store = _Store(spec, model.config) if writes else None
-    # Where disks are not shared, one may be behind the others: all do again what it lacks.
+    # Where disks are not shared, one may be behind the others: all hosts redo what it lacks.
     first = min(at for at in hosts.from_all(store and store.stop) if at is not None)
     if first:
         log.info("resuming the bank in %s at map %d of %d", spec.folder, first, rows)
-
-    def write(start, stop, result):
-        """Puts a batch into its place and notes that it is there."""
-        dense_bhwc, pooled_bd = (devices.fetch(x)[: stop - start] for x in result)
-        if not np.isfinite(dense_bhwc).all():
-            raise InputError(
-                f"dense maps do not fit {config.bank_dtype}: set config.bank_dtype=float32"
-            )
-        if store:
-            store.write(start, stop, dense_bhwc, pooled_bd)
-        bar.update(stop - start)
-
-    graphdef, params = extraction.fold(model, mesh)
     # A device always sees the same images together, whatever their number and wherever an earlier
     # try ended: the same bits come out.
-    batch_size = config.trunk_batch_size * mesh.size
-    starts = range(first, rows, batch_size)
-    own = devices.own_rows(mesh, batch_size)
-    batches = extraction.load_local(
-        (spec.crops[start : start + batch_size] for start in starts), own, model, config
-    )
+    batch_size = settings.trunk_batch_size * mesh.size
     bar = tqdm.tqdm(
         total=rows, initial=first, unit=" images", desc="trunk", smoothing=0.1,
         disable=not hosts.is_first(),
     )  # fmt: skip
     with bar:
         before = None
-        for start, pixels in zip(starts, batches, strict=True):
-            pixels = devices.shard_own(mesh, pixels, batch_size)
-            result = extraction.extract_step(graphdef, params, pixels, jnp.dtype(config.bank_dtype))
+        for start, result in _extracted(spec, first, batch_size, model, mesh, settings):
             if before:  # the device works on this batch while the one before is written
-                write(*before)
+                _write(store, *before, settings.bank_dtype, bar)
             before = start, min(start + batch_size, rows), result
         if before:
-            write(*before)
+            _write(store, *before, settings.bank_dtype, bar)
     if store:
         store.folder.rename(spec.folder)
     hosts.wait("the bank is there")
 
 
+def _extracted(spec, first, batch_size, model, mesh, settings):
+    """The first row of each batch, from `first` on, and `extract_step` of its images."""
+    graphdef, params = extraction.fold(model, mesh)
+    starts = range(first, len(spec.crops), batch_size)
+    crop_batches = (spec.crops[start : start + batch_size] for start in starts)
+    local_rows = devices.own_rows(mesh, batch_size)
+    pixels = extraction.load_local(crop_batches, local_rows, model.image_size, settings)
+    for start, pixels_bhwc in zip(starts, pixels, strict=True):
+        pixels_bhwc = devices.shard_own(mesh, pixels_bhwc, batch_size)
+        dtype = jnp.dtype(settings.bank_dtype)
+        yield start, extraction.extract_step(graphdef, params, pixels_bhwc, dtype)
+
+
+def _write(store, start, stop, result, dtype, bar):
+    """Puts a batch into its place and records that it is there."""
+    dense_bhwc, pooled_bd = (devices.fetch(x)[: stop - start] for x in result)
+    if not np.isfinite(dense_bhwc).all():
+        raise InputError(f"dense maps do not fit {dtype}: set config.bank_dtype=float32")
+    if store:
+        store.write(start, stop, dense_bhwc, pooled_bd)
+    bar.update(stop - start)
+
+
 class _Store:
     """A bank that is being made: the rows before `stop` are there, from this try or an earlier."""
 
-    def __init__(self, spec, clip_config):
+    def __init__(self, spec, config):
         self.folder = spec.folder.with_suffix(".partial")
-        self._arrays = _open_partial(self.folder, spec, clip_config)
+        self._arrays = _open_partial(self.folder, spec, config)
         self._progress = self.folder / "progress"
         self.stop = int(self._progress.read_text()) if self._progress.exists() else 0
 
-    def write(self, start, stop, *rows):
-        for array, rows_of_it in zip(self._arrays, rows, strict=True):
-            array[start:stop] = rows_of_it
+    def write(self, start: int, stop: int, *rows: np.ndarray) -> None:
+        for array, rows_of_array in zip(self._arrays, rows, strict=True):
+            array[start:stop] = rows_of_array
             array.flush()
-        _write_atomically(self._progress, str(stop))
+        paths.write(self._progress, str(stop).encode(), durable=False)
 
 
-def _open_partial(folder, spec, clip_config):
+def _open_partial(folder, spec, config):
     """The two arrays to be filled: those of an earlier try, or new ones."""
     files = folder / "dense.npy", folder / "pooled.npy"
     contents = folder / "contents.json"  # written last: without it the arrays may be cut short
-    if contents.exists():
+    if _has_contents(contents, spec):
         return [np.lib.format.open_memmap(file, mode="r+") for file in files]
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
     arrays = [
         np.lib.format.open_memmap(file, mode="w+", dtype=dtype, shape=shape)
-        for file, (dtype, shape) in zip(files, _arrays(spec, clip_config), strict=True)
+        for file, (dtype, shape) in zip(files, spec.arrays(config), strict=True)
     ]
     for file in files:  # on a disk that is full, writing to a map kills the process
         with open(file, "r+b") as opened:
             os.posix_fallocate(opened.fileno(), 0, file.stat().st_size)
-    _write_atomically(contents, json.dumps(spec.contents))
+    paths.write(contents, spec.contents.model_dump_json().encode())
     return arrays
 
 
-def _write_atomically(path, text):
-    new = path.with_suffix(".new")
-    new.write_text(text)
-    new.replace(path)
+def _has_contents(file, spec):
+    try:
+        return schema.read_json(BankContents, file.read_bytes(), f"{file}: ") == spec.contents
+    except (InputError, FileNotFoundError):
+        return False

@@ -1,1 +1,4 @@
-"""What was tuned, as one thing: chosen on validation images, then evaluated."""
+"""The thing that was tuned: a method with its parameters, at the point that validation images
+chose. `choose.choose` takes the best candidate at the best point of a grid; `classifier.Classifier`
+is what remains: it gives logits, and its accuracy is the number in a row.
+"""

@@ -1,14 +1,16 @@
-"""The command that converts weights: `tools/convert_torch_weights.py`, and `download` uses it."""
+"""The command that converts weights, also as `tools/convert_torch_weights.py`."""
 
 import argparse
 import sys
+from typing import get_args
 
 from safe_jax.clip import torch_files
+from safe_jax.clip.config import Activation
 from safe_jax.runtime.errors import InputError
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Converts as told by the arguments; returns the exit code."""
+    """Converts as the arguments say; returns the exit code."""
     parser = argparse.ArgumentParser(
         description="Converts a CLIP ResNet from a torch checkpoint to an Orbax directory, or back."
     )
@@ -23,10 +25,10 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--to-torch", action="store_true", help="convert back")
     parser.add_argument(
         "--activation",
-        choices=("quick_gelu", "gelu"),
+        choices=get_args(Activation),
         default="quick_gelu",
-        help="of the text tower; a checkpoint does not tell. OpenAI's and open_clip's "
-        "*-quickgelu models use quick_gelu, open_clip's others gelu",
+        help="of the text tower, which a checkpoint does not record: OpenAI's models and "
+        "open_clip's *-quickgelu use quick_gelu, open_clip's others gelu",
     )
     args = parser.parse_args(argv)
     try:
@@ -39,7 +41,7 @@ def main(argv: list[str] | None = None) -> int:
         return 1
     print(f"wrote {args.destination}")
     if not args.to_torch:
-        print(f"its text tower is taken to use {args.activation}; if it does not: --activation")
+        print(f"text tower: {args.activation} is assumed; --activation chooses another")
     return 0
 
 

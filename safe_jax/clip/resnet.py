@@ -1,18 +1,19 @@
 """The trunk of CLIP's ResNets: a preprocessed image to a dense map.
 
-Three things differ from the ResNet of He et al.: a stem of three convolutions, average pooling
-wherever a convolution would have had a stride of 2 (but for the stem's first), and no global
-pooling at the end, which is `attention_pool`'s work. Attributes keep the names of OpenAI's
-checkpoints.
+Three things differ from the ResNet of He et al.: a stem of three convolutions; average pooling
+in place of every stride of 2 but that of the stem's first convolution; and no global pooling at the
+end, for which CLIP has its attention pool. Attributes keep the names of OpenAI's checkpoints.
 
 Axes: b images, h rows, w columns, c channels.
 """
 
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.typing import DTypeLike
 
 from safe_jax.clip import winograd
 
@@ -23,7 +24,7 @@ def _conv(in_features, out_features, size, *, stride=1, dtype, rngs):
         out_features,
         (size, size),
         strides=stride,
-        padding=size // 2,  # as torch counts it; "SAME" would pad a strided convolution otherwise
+        padding=size // 2,  # as in torch; "SAME" pads a strided convolution differently
         use_bias=False,
         dtype=dtype,
         rngs=rngs,
@@ -33,18 +34,21 @@ def _conv(in_features, out_features, size, *, stride=1, dtype, rngs):
 _batch_norm = partial(nnx.BatchNorm, use_running_average=True, momentum=0.9, epsilon=1e-5)
 
 
-def _halve(x_bhwc):
-    """Means of 2 x 2 cells; XLA makes a sum of slices one loop with what comes before it."""
-    return sum(x_bhwc[:, i::2, j::2] for i in (0, 1) for j in (0, 1)) / 4
+def _halve(x_bhwc: jax.Array) -> jax.Array:
+    """Means of 2 x 2 cells, as a sum of slices, which XLA fuses with the preceding operation."""
+    sum_bhwc: Any = sum(x_bhwc[:, i::2, j::2] for i in (0, 1) for j in (0, 1))
+    return sum_bhwc / 4
 
 
 class FoldedConv(nnx.Module):
-    """A convolution and the batch norm behind it in one, in the form that is the least work."""
+    """A convolution with the following batch norm folded in, in its cheapest form."""
 
-    def __init__(self, conv, norm):
-        scale_c = norm.scale[...] / jnp.sqrt(norm.var[...] + norm.epsilon)
-        kernel_hwcd = (conv.kernel[...] * scale_c).astype(conv.dtype)
-        self.strides, self.padding = conv.strides, conv.padding
+    def __init__(self, conv: nnx.Conv, norm: nnx.BatchNorm):
+        scale: Any = norm.scale  # Flax declares it optional; the norms here have one
+        scale_c = scale[...] / jnp.sqrt(norm.var[...] + norm.epsilon)
+        kernel_hwcd: Any = (conv.kernel[...] * scale_c).astype(conv.dtype)
+        self.strides: Any = conv.strides
+        self.padding: Any = conv.padding
         self.is_product = conv.kernel_size == (1, 1)
         self.is_winograd = not self.is_product and conv.strides == 1 and conv.dtype == jnp.float32
         if self.is_product:
@@ -52,10 +56,12 @@ class FoldedConv(nnx.Module):
         elif self.is_winograd:
             kernel_hwcd = winograd.transform(kernel_hwcd)
         self.kernel = nnx.Param(kernel_hwcd)
-        self.bias = nnx.Param((norm.bias[...] - norm.mean[...] * scale_c).astype(conv.dtype))
+        bias: Any = norm.bias
+        self.bias = nnx.Param((bias[...] - norm.mean[...] * scale_c).astype(conv.dtype))
 
-    def __call__(self, x_bhwc):
-        kernel, bias_d = self.kernel.get_value(), self.bias[...]
+    def __call__(self, x_bhwc: jax.Array) -> jax.Array:
+        kernel: Any = self.kernel.get_value()
+        bias_d = self.bias[...]
         x_bhwc = x_bhwc.astype(bias_d.dtype)
         if self.is_product:
             return x_bhwc @ kernel + bias_d
@@ -70,22 +76,27 @@ class FoldedConv(nnx.Module):
         )
 
 
-def _fold(module, *names):
-    """Puts convolution and norm, which are attributes of the module, into the convolution."""
-    for conv, norm in names:
+def _fold(module, *pairs):
+    """Folds the second attribute of each pair, a batch norm, into the first, a convolution."""
+    for conv, norm in pairs:
         setattr(module, conv, FoldedConv(getattr(module, conv), getattr(module, norm)))
         setattr(module, norm, _Identity())
 
 
 class _Identity(nnx.Module):
-    def __call__(self, x_bhwc):
+    def __call__(self, x_bhwc: jax.Array) -> jax.Array:
         return x_bhwc
 
 
 class Bottleneck(nnx.Module):
-    """1x1, 3x3 and 1x1 convolutions beside a shortcut; `4 * features` channels come out."""
+    """1x1, 3x3 and 1x1 convolutions beside a shortcut; the output has `4 * features` channels.
 
-    def __init__(self, in_features, features, *, halves, dtype, rngs):
+    With `halves`, height and width of the output are half of the input's.
+    """
+
+    def __init__(
+        self, in_features: int, features: int, *, halves: bool, dtype: DTypeLike, rngs: nnx.Rngs
+    ):
         conv = partial(_conv, dtype=dtype, rngs=rngs)
         norm = partial(_batch_norm, dtype=dtype, rngs=rngs)
         self.halves = halves
@@ -100,7 +111,7 @@ class Bottleneck(nnx.Module):
             self.downsample_conv = conv(in_features, 4 * features, 1)
             self.downsample_bn = norm(4 * features)
 
-    def __call__(self, x_bhwc):
+    def __call__(self, x_bhwc: jax.Array) -> jax.Array:
         y_bhwc = jax.nn.relu(self.bn1(self.conv1(x_bhwc)))
         y_bhwc = jax.nn.relu(self.bn2(self.conv2(y_bhwc)))
         if self.halves:
@@ -120,7 +131,14 @@ def _stage(blocks, in_features, features, *, halves, **kwargs):
 class ResNet(nnx.Module):
     """Images `(b, size, size, 3)` to dense maps `(b, size / 32, size / 32, 32 * width)`."""
 
-    def __init__(self, layers, width, *, dtype=jnp.float32, rngs):
+    def __init__(
+        self,
+        layers: tuple[int, int, int, int],
+        width: int,
+        *,
+        dtype: DTypeLike = jnp.float32,
+        rngs: nnx.Rngs,
+    ):
         conv = partial(_conv, dtype=dtype, rngs=rngs)
         norm = partial(_batch_norm, dtype=dtype, rngs=rngs)
         self.conv1 = conv(3, width // 2, 3, stride=2)
@@ -148,7 +166,7 @@ class ResNet(nnx.Module):
                     _fold(block, ("downsample_conv", "downsample_bn"))
         return trunk
 
-    def __call__(self, images_bhwc):
+    def __call__(self, images_bhwc: jax.Array) -> jax.Array:
         x_bhwc = jax.nn.relu(self.bn1(self.conv1(images_bhwc)))
         x_bhwc = jax.nn.relu(self.bn2(self.conv2(x_bhwc)))
         x_bhwc = jax.nn.relu(self.bn3(self.conv3(x_bhwc)))

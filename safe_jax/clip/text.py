@@ -6,6 +6,7 @@ Axes: b texts, t tokens, c channels.
 import functools
 import html
 import re
+from typing import Any
 
 import ftfy
 import instant_clip_tokenizer
@@ -14,10 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from safe_jax.clip.attention_pool import HEAD_WIDTH
+from safe_jax.clip.config import CONTEXT_LENGTH, HEAD_WIDTH, Activation, CLIPConfig
 from safe_jax.runtime.errors import InputError
-
-CONTEXT_LENGTH = 77
 
 _ACTIVATIONS = {
     "quick_gelu": lambda x: x * jax.nn.sigmoid(1.702 * x),  # OpenAI's
@@ -28,12 +27,12 @@ _ACTIVATIONS = {
 class Attention(nnx.Module):
     """Causal self-attention; `in_proj` holds queries, keys and values side by side."""
 
-    def __init__(self, width, *, rngs):
+    def __init__(self, width: int, *, rngs: nnx.Rngs):
         self.heads = max(1, width // HEAD_WIDTH)
         self.in_proj = nnx.Linear(width, 3 * width, rngs=rngs)
         self.out_proj = nnx.Linear(width, width, rngs=rngs)
 
-    def __call__(self, x_btc):
+    def __call__(self, x_btc: jax.Array) -> jax.Array:
         b, t, c = x_btc.shape
         query, key, value = (
             x.reshape(b, t, self.heads, c // self.heads)
@@ -44,23 +43,27 @@ class Attention(nnx.Module):
 
 
 class MLP(nnx.Module):
-    def __init__(self, width, activation, *, rngs):
+    """Two layers, of four times the width between them."""
+
+    def __init__(self, width: int, activation: Activation, *, rngs: nnx.Rngs):
         self.activation = activation
         self.c_fc = nnx.Linear(width, 4 * width, rngs=rngs)
         self.c_proj = nnx.Linear(4 * width, width, rngs=rngs)
 
-    def __call__(self, x_btc):
+    def __call__(self, x_btc: jax.Array) -> jax.Array:
         return self.c_proj(_ACTIVATIONS[self.activation](self.c_fc(x_btc)))
 
 
 class Block(nnx.Module):
-    def __init__(self, width, activation, *, rngs):
+    """Attention, then an MLP, each behind a layer norm and beside a shortcut."""
+
+    def __init__(self, width: int, activation: Activation, *, rngs: nnx.Rngs):
         self.ln_1 = nnx.LayerNorm(width, epsilon=1e-5, rngs=rngs)
         self.attn = Attention(width, rngs=rngs)
         self.ln_2 = nnx.LayerNorm(width, epsilon=1e-5, rngs=rngs)
         self.mlp = MLP(width, activation, rngs=rngs)
 
-    def __call__(self, x_btc):
+    def __call__(self, x_btc: jax.Array) -> jax.Array:
         x_btc = x_btc + self.attn(self.ln_1(x_btc))
         return x_btc + self.mlp(self.ln_2(x_btc))
 
@@ -69,35 +72,37 @@ class TextTower(nnx.Module):
     """Tokens `(b, t)` to text features `(b, embed_dim)`, not normalised.
 
     `t` may be shorter than the context length: attention is causal and the feature is read at the
-    end-of-text token, so the padding after it never counts.
+    end-of-text token, so the padding after it has no effect.
     """
 
-    def __init__(
-        self, vocab_size, context_length, width, layers, embed_dim, activation, *, rngs: nnx.Rngs
-    ):
-        self.token_embedding = nnx.Embed(vocab_size, width, rngs=rngs)
+    def __init__(self, config: CLIPConfig, *, rngs: nnx.Rngs):
+        width = config.text_width
+        self.token_embedding = nnx.Embed(config.vocab_size, width, rngs=rngs)
         self.positional_embedding = nnx.Param(
-            jax.random.normal(rngs.params(), (context_length, width)) * 0.01
+            jax.random.normal(rngs.params(), (config.context_length, width)) * 0.01
         )
-        self.resblocks = nnx.List([Block(width, activation, rngs=rngs) for _ in range(layers)])
+        self.resblocks = nnx.List(
+            [Block(width, config.activation, rngs=rngs) for _ in range(config.text_layers)]
+        )
         self.ln_final = nnx.LayerNorm(width, epsilon=1e-5, rngs=rngs)
         self.text_projection = nnx.Param(
-            jax.random.normal(rngs.params(), (width, embed_dim)) * width**-0.5
+            jax.random.normal(rngs.params(), (width, config.embed_dim)) * width**-0.5
         )
 
-    def __call__(self, tokens_bt):
+    def __call__(self, tokens_bt: jax.Array) -> jax.Array:
         b, t = tokens_bt.shape
         x_btc = self.token_embedding(tokens_bt) + self.positional_embedding[:t]
         for block in self.resblocks:
             x_btc = block(x_btc)
-        # End-of-text has the highest number in the vocabulary.
+        # The end-of-text token has the highest number in the vocabulary.
         end_bc = x_btc[jnp.arange(b), tokens_bt.argmax(-1)]
         return self.ln_final(end_bc) @ self.text_projection[...]
 
 
 @functools.cache
-def _tokenizer():
-    return instant_clip_tokenizer.Tokenizer()
+def _tokenizer() -> Any:
+    module: Any = instant_clip_tokenizer  # has no stubs
+    return module.Tokenizer()
 
 
 def tokenize(
@@ -105,7 +110,7 @@ def tokenize(
 ) -> np.ndarray:
     """Tokenizes as OpenAI's `clip.tokenize` does: int32 `(len(texts), context_length)`.
 
-    Raises `InputError`, naming the text, where one does not fit and `truncate` is not set.
+    Raises `InputError`, which shows the text, where a text does not fit and `truncate` is not set.
     """
     if isinstance(texts, str):
         raise ValueError("tokenize takes a list of texts: write tokenize([text])")
@@ -123,6 +128,6 @@ def tokenize(
     return tokens.astype(np.int32)
 
 
-def _clean(text):
+def _clean(text: str) -> str:
     text = html.unescape(html.unescape(ftfy.fix_text(text)))  # twice, as CLIP was trained
     return re.sub(r"\s+", " ", text).strip()

@@ -1,24 +1,29 @@
-"""Checkpoint files: read without running anything in them, converted, and written back."""
+"""Checkpoint files: read without running code that they contain, converted, and written back."""
 
 import io
+import pathlib
+import types
 import warnings
 import zipfile
+from typing import Any
 
 import ml_dtypes
 import numpy as np
 import safetensors.numpy
+from etils import epath
 
 from safe_jax.clip import weights
+from safe_jax.clip.config import Activation
 from safe_jax.runtime import paths
 from safe_jax.runtime.errors import InputError
 
 
-def read(path) -> dict[str, np.ndarray]:
+def read(path: epath.PathLike) -> dict[str, np.ndarray]:
     """The tensors of a checkpoint by name.
 
-    Takes a state dict, alone or under `state_dict` as open_clip saves it, with or without a
+    Reads a state dict, alone or under `state_dict` as open_clip saves it, with or without a
     `module.` prefix; OpenAI's TorchScript archives; and safetensors. Torch's weights-only loader
-    is used: a pickle that would run code is refused.
+    refuses a pickle that would run code.
 
     Raises `InputError` for a file that is absent, damaged or none of these.
     """
@@ -33,7 +38,7 @@ def read(path) -> dict[str, np.ndarray]:
                 tensors = _read_torch(file)
     except InputError:
         raise
-    except Exception as error:  # the parsers raise whatever a damaged file leads them to
+    except Exception as error:  # the parsers raise many kinds for a damaged file
         reason = (str(error).strip() or repr(error)).splitlines()[0]
         raise InputError(
             f"{path} cannot be read as a checkpoint (truncated, damaged, or a pickle of other "
@@ -44,8 +49,8 @@ def read(path) -> dict[str, np.ndarray]:
     return tensors
 
 
-def write(path, tensors: dict[str, np.ndarray]) -> None:
-    """Writes a state dict as `.safetensors` or, by any other suffix, as torch saves it.
+def write(path: epath.PathLike, tensors: dict[str, np.ndarray]) -> None:
+    """Writes a state dict: as `.safetensors`, or with any other suffix as torch saves it.
 
     The file appears whole or not at all. Raises `InputError` if it exists.
     """
@@ -57,41 +62,43 @@ def write(path, tensors: dict[str, np.ndarray]) -> None:
     else:
         torch, file = _torch(), io.BytesIO()
         torch.save({name: _to_tensor(torch, x) for name, x in tensors.items()}, file)
-        content = file.getbuffer()
+        content = file.getvalue()
     path.parent.mkdir(parents=True, exist_ok=True)
     paths.write(path, content)
 
 
-def convert(source, destination, activation: str = "quick_gelu") -> None:
+def convert(
+    source: epath.PathLike, destination: epath.PathLike, activation: Activation = "quick_gelu"
+) -> None:
     """Reads a checkpoint and writes its Orbax directory. Raises `InputError`."""
-    config, leaves, metadata = weights.from_torch(read(source), activation)
-    weights.save(destination, config, leaves, metadata)
+    converted = weights.from_torch(read(source), activation)
+    weights.save(destination, converted.config, converted.leaves, converted.extras)
 
 
-def convert_back(source, destination) -> None:
+def convert_back(source: epath.PathLike, destination: epath.PathLike) -> None:
     """Reads an Orbax directory and writes a state dict. Raises `InputError`."""
-    _, metadata = weights.read_metadata(source)
-    write(destination, weights.to_torch(weights.flatten(weights.load(source)), metadata))
+    extras = weights.read_metadata(source)
+    write(destination, weights.to_torch(weights.flatten(weights.load(source)), extras))
 
 
-def _torch():
+def _torch() -> types.ModuleType:
     try:
         import torch
     except ImportError:
         raise InputError(
             "torch checkpoints are read and written by torch, which is not installed: "
-            "pip install 'safe_jax[torch]', or use .safetensors files, which need none"
+            "pip install 'safe_jax[torch]', or use .safetensors files, which do not need it"
         ) from None
     return torch
 
 
-def _read_torch(path):
+def _read_torch(path: pathlib.Path) -> dict[str, np.ndarray]:
     torch = _torch()
     if zipfile.is_zipfile(path) and any(
         name.endswith("/constants.pkl") for name in zipfile.ZipFile(path).namelist()
     ):
         with warnings.catch_warnings():
-            # Deprecated for deploying models; what OpenAI released has no other reader.
+            # TorchScript is deprecated for deploying models, but OpenAI's files need it.
             warnings.simplefilter("ignore")
             content = torch.jit.load(path, map_location="cpu").state_dict()
     else:
@@ -106,13 +113,13 @@ def _read_torch(path):
     return {name: _to_numpy(torch, x.detach()) for name, x in content.items()}
 
 
-def _to_numpy(torch, tensor):
-    if tensor.dtype == torch.bfloat16:  # NumPy has none of its own
+def _to_numpy(torch: types.ModuleType, tensor: Any) -> np.ndarray:
+    if tensor.dtype == torch.bfloat16:  # NumPy has no bfloat16
         return tensor.view(torch.int16).numpy().view(ml_dtypes.bfloat16)
     return tensor.numpy()
 
 
-def _to_tensor(torch, array):
+def _to_tensor(torch: types.ModuleType, array: np.ndarray) -> Any:
     if array.dtype == ml_dtypes.bfloat16:
         return torch.from_numpy(array.view(np.int16)).view(torch.bfloat16)
     return torch.from_numpy(array)

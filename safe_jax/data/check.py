@@ -1,10 +1,10 @@
-"""Says what of a data set is present, missing or misnamed, before anything is run.
+"""The command that reports which data sets are there, and what is missing or misnamed.
 
     python -m safe_jax.data.check --root DATA
     python -m safe_jax.data.check --config configs/caltech101.py --config.data_root=DATA
 
-The first looks for the whole benchmark under a root, the second at one data set. The exit code is
-0 if what was found, or the one data set that was asked for, can be used.
+The first looks for the whole benchmark under a root, the second at the data sets of a config. The
+exit code is 0 if all data sets that were found can be used, and those of a config were found.
 """
 
 import argparse
@@ -12,56 +12,61 @@ import collections
 import difflib
 import pathlib
 import sys
-from typing import NamedTuple
+from collections.abc import Callable, Collection, Sequence
+from typing import Any, NamedTuple
 
 from absl import flags
-from etils import epath
-from ml_collections import ConfigDict, config_flags
+from ml_collections import config_flags
 
 from safe_jax.data import datasets, tfds
+from safe_jax.data.datasets import DataSettings
 from safe_jax.data.layouts import LAYOUTS, TRANSFER
+from safe_jax.data.records import Record
 from safe_jax.runtime import command_line, paths
 from safe_jax.runtime.errors import InputError
 
-SHOWN = 3  # names of missing images
+SHOWN = 3  # missing images that a message names
 
-# Each is somebody's, and no misspelling of another.
+# Folders of the benchmark, none of which is a misspelling of another.
 _FOLDERS = {pathlib.Path(x.image_dir).parts[0] for x in [*LAYOUTS.values(), *TRANSFER.values()]}
 
 
 class Finding(NamedTuple):
-    """What is there, and what is wrong with it; a data set without files is `absent`."""
+    """A summary of a data set and its problems; one without any files is `absent`."""
 
     absent: bool
     summary: str
     problems: list[str]
 
 
-def look_at(config) -> Finding:
-    """Checks the data set that `config` describes."""
-    root = paths.parse(config.data_root)
-    if config.dataset == "digits" or config.tfds:
-        needed = []  # made on first use; records in place of a folder
-    else:
-        layout = datasets.describe(config)
-        needed = [path for path in (layout.image_dir, layout.split_file) if path]
-    return _look(root, needed, lambda: datasets.load(config))
+def look_at(settings: DataSettings) -> Finding:
+    """Checks the data set that `settings` describe."""
+    root = paths.parse(settings.data_root)
+    needed = []
+    if not settings.tfds:  # which has records in place of a folder
+        layout = datasets.describe(settings)
+        if not layout.make:
+            needed = [path for path in (layout.image_dir, layout.split_file) if path]
+    return _inspect(root, needed, lambda: datasets.load(settings))
 
 
-def look_at_transfer(config, name: str) -> Finding:
+def look_at_transfer(settings: DataSettings, name: str) -> Finding:
     """Checks a variant of ImageNet."""
-    root = paths.parse(config.data_root)
-    known = name in TRANSFER and not config.tfds
+    root = paths.parse(settings.data_root)
+    known = name in TRANSFER and not settings.tfds
     needed = [TRANSFER[name].image_dir] if known else []
-    return _look(root, needed, lambda: datasets.load_transfer(config, name))
+    return _inspect(root, needed, lambda: datasets.load_transfer(settings, name))
 
 
-def _look(root, needed, load):
+def _inspect(
+    root: paths.Path, needed: list[str], load: Callable[[], datasets.Dataset | datasets.Transfer]
+) -> Finding:
+    """Looks for the `needed` paths below `root`, then for the images of what `load` returns."""
     traced = [_trace(root, path, cutoff=0.85) for path in needed]
     if missing := [trace for trace in traced if trace.missing]:
-        if missing == traced and all(t.missing.parent == root and not t.near for t in traced):
+        if missing == traced and all(t.at_root and not t.near for t in traced):
             return Finding(True, "absent", [])
-        return Finding(False, "incomplete", list(dict.fromkeys(map(_said, missing))))
+        return Finding(False, "incomplete", list(dict.fromkeys(map(_describe, missing))))
     try:
         data = load()
     except InputError as error:
@@ -73,18 +78,20 @@ def _look(root, needed, load):
         records = [record for part in data.splits for record in part]
         counts = "{} train, {} val and {} test images".format(*map(len, data.splits))
         summary = f"{len(data.classnames)} classes; {counts}"
-    listed = not isinstance(data.image_dir, tfds.Prepared)
-    return Finding(False, summary, _missing_images(data.image_dir, records) if listed else [])
+    if isinstance(data.image_dir, tfds.Prepared):
+        return Finding(False, summary, [])
+    return Finding(False, summary, _missing_images(data.image_dir, records))
 
 
 class _Trace(NamedTuple):
-    """The first step of a path that is not there, if any, and what may be meant to be it."""
+    """The first missing folder or file of a path, if any, and a misspelling of it beside."""
 
-    missing: pathlib.Path | epath.Path | None
-    near: pathlib.Path | epath.Path | None
+    missing: paths.Path | None
+    near: paths.Path | None
+    at_root: bool = False  # whether it would be in the root itself
 
 
-def _trace(root, path, cutoff):
+def _trace(root: paths.Path, path: str | pathlib.PurePath, cutoff: float) -> _Trace:
     target = paths.join(root, path)
     steps = [*reversed(target.parents), target]
     if target.is_relative_to(root):
@@ -95,28 +102,28 @@ def _trace(root, path, cutoff):
         if not step.exists():
             at = step.parent
             near = _nearest(step.name, paths.names(at), cutoff) if at.is_dir() else None
-            return _Trace(step, near and at / near)
+            return _Trace(step, at / near if near else None, at == root)
     return _Trace(None, None)
 
 
-def _said(trace):
-    if trace.near:
+def _describe(trace: _Trace) -> str:
+    if trace.near and trace.missing:
         return f"{trace.near} is probably {trace.missing.name}: rename it"
     return f"{trace.missing} is missing"
 
 
-def _nearest(name, candidates, cutoff):
-    """The candidate most like `name`; one that differs in case and punctuation is the same."""
+def _nearest(name: str, candidates: Sequence[str], cutoff: float) -> str | None:
+    """The candidate most like `name`, whatever its case and punctuation."""
     plain = {_plain(candidate): candidate for candidate in candidates if candidate not in _FOLDERS}
     near = difflib.get_close_matches(_plain(name), plain, n=1, cutoff=cutoff)
     return plain[near[0]] if near else None
 
 
-def _plain(name):
+def _plain(name: str) -> str:
     return "".join(c for c in name.casefold() if c.isalnum())
 
 
-def _missing_images(image_dir, records):
+def _missing_images(image_dir: paths.Path, records: Collection[Record]) -> list[str]:
     by_folder = collections.defaultdict(set)
     for record in records:
         path = pathlib.Path(record.path)
@@ -130,14 +137,14 @@ def _missing_images(image_dir, records):
     shown = ", ".join(map(str, absent[:SHOWN])) + (", ..." if len(absent) > SHOWN else "")
     problems = [f"{len(absent)} of {len(records)} images are missing: {shown}"]
     trace = _trace(image_dir, absent[0], cutoff=1)
-    return [*problems, _said(trace)] if trace.near else problems
+    return [*problems, _describe(trace)] if trace.near else problems
 
 
 def main(argv: list[str]) -> int:
     """Prints a line for each data set; returns the exit code."""
     parser = argparse.ArgumentParser(
         prog="python -m safe_jax.data.check",
-        description="Says what of a data set is present, missing or misnamed.",
+        description="Reports which data sets are there, and what is missing or misnamed.",
         allow_abbrev=False,
     )
     asked = parser.add_mutually_exclusive_group(required=True)
@@ -147,13 +154,15 @@ def main(argv: list[str]) -> int:
     if args.root:
         if rest:
             parser.error(f"unexpected with --root: {' '.join(rest)}")
-        findings = _whole(args.root)
+        data_root, findings = args.root, _whole_benchmark(args.root)
     else:
         values = flags.FlagValues()
         config_flags.DEFINE_config_file("config", flag_values=values)
         command_line.parse([parser.prog, f"--config={args.config}", *rest], values)
         try:
-            findings = _one(values.config)
+            config: Any = values["config"].value
+            settings = datasets.read_settings(config)
+            data_root, findings = settings.data_root, _configured(settings)
         except InputError as error:
             print(f"error: {error}", file=sys.stderr)
             return 1
@@ -167,32 +176,31 @@ def main(argv: list[str]) -> int:
     if args.root and not found:
         print(f"error: nothing of the benchmark is in {args.root}", file=sys.stderr)
     if args.config and absent:
-        root = paths.absolute(paths.parse(values.config.data_root))
+        root = paths.absolute(paths.parse(data_root))
         named = ", ".join(absent)
         print(f"error: {named} is not in {root}; see config.data_root", file=sys.stderr)
     complete = found if args.root else not absent
     return 0 if complete and not any(finding.problems for finding in found) else 1
 
 
-def _whole(root):
-    def config(name):
-        return ConfigDict(
-            {"dataset": name, "data_root": root, "image_dir": "", "split_file": "",
-             "tfds": "", "templates": (), "prompts_file": ""}
-        )  # fmt: skip
+def _whole_benchmark(root: str) -> dict[str, Finding]:
+    findings = {
+        name: look_at(DataSettings(dataset=name, data_root=root))
+        for name, layout in LAYOUTS.items()
+        if not layout.make
+    }
+    settings = DataSettings(data_root=root)
+    return findings | {name: look_at_transfer(settings, name) for name in TRANSFER}
 
-    findings = {name: look_at(config(name)) for name in LAYOUTS if name != "digits"}
-    return findings | {name: look_at_transfer(config(""), name) for name in TRANSFER}
 
-
-def _one(config):
+def _configured(settings: DataSettings) -> dict[str, Finding]:
+    """Findings about the data sets and the variants of ImageNet that `settings` name."""
     findings = {}
-    for dataset in datasets.names(config):
-        one = ConfigDict(config)
-        one.dataset = dataset
-        findings[datasets.name(one)] = look_at(one)
-    names = datasets.transfer_names(config)
-    return findings | {name: look_at_transfer(config, name) for name in names}
+    for dataset in datasets.names(settings):
+        described = settings.model_copy(update={"dataset": dataset})
+        findings[datasets.name(described)] = look_at(described)
+    names = datasets.transfer_names(settings)
+    return findings | {name: look_at_transfer(settings, name) for name in names}
 
 
 if __name__ == "__main__":

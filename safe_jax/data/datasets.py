@@ -1,169 +1,222 @@
-"""A data set by its description in a config: splits, classes, prompts."""
+"""Loads the data set that settings describe: splits, classes, prompts."""
 
 import dataclasses
 import difflib
 import logging
-import pathlib
 import re
+from typing import Annotated
 
-from etils import epath
+from ml_collections import ConfigDict
 
-from safe_jax.data import digits, folders, imagenet, prompts, tfds
+from safe_jax.data import imagenet, prompts, tfds
 from safe_jax.data.layouts import LAYOUTS, TRANSFER, Layout
-from safe_jax.data.records import Record, Splits, read_aircraft, read_split_file
-from safe_jax.runtime import paths
+from safe_jax.data.records import Boxes, Record, Splits, read_split_file
+from safe_jax.runtime import paths, schema
 from safe_jax.runtime.errors import InputError
+from safe_jax.runtime.paths import Path
+from safe_jax.runtime.schema import ListOrTuple, Text, knob
 
 log = logging.getLogger(__name__)
 
 
+class DataSettings(schema.Model):
+    """Which images are classified, and by which prompts. Empty paths are the benchmark's."""
+
+    dataset: Text = knob(
+        "", "of the benchmark by name (a, or a,b for several); else a name for your own"
+    )
+    data_root: Text = knob("data", "the folder under which all paths are")
+    image_dir: Text = knob("", "the folder of the images")
+    split_file: Text = knob(
+        "", "splits and labels in CoOp's format; without it folders are classes"
+    )
+    tfds: Text = knob(
+        "", "or a data set that TFDS prepared there: name, name/config or name:version"
+    )
+    templates: Annotated[tuple[Text, ...], ListOrTuple] = knob(
+        (), "prompts, each with one {}; several are averaged"
+    )
+    prompts_file: Text = knob("", "JSON, {class: [sentence, ...]}, which replaces the templates")
+    cache_dir: Text = knob(
+        "~/.cache/safe_jax", "downloads and banks; for RN50 196 KiB an image and view"
+    )
+    transfer: Annotated[tuple[Text, ...], ListOrTuple] = knob(
+        (),
+        "where to evaluate a model tuned on ImageNet: imagenet_v2, imagenet_sketch, imagenet_a, "
+        "imagenet_r",
+    )
+
+
+def read_settings(config: ConfigDict) -> DataSettings:
+    """The settings of the data set in a config. Raises `InputError` for values of other types."""
+    values = {name: config[name] for name in DataSettings.model_fields}
+    return schema.check(DataSettings, values, "config.")
+
+
 @dataclasses.dataclass(frozen=True)
 class Dataset:
-    """A data set whose listing was read; its records' paths are under `image_dir`.
+    """A data set whose listing was read, but none of its images.
 
-    That is a folder, on a disk or in a bucket, or a `tfds.Prepared`, which has `/`, `open` and
-    `stat` as a path has.
-    `prompts` has the sentences of each class. `boxes` tells of some images where the labelled
-    object is, in pixels.
+    Args:
+        image_dir: what the records' paths are under: a folder, or a data set of TFDS, which gives
+            images by `/` as a folder does.
+        classnames: the class names by label.
+        prompts: the sentences that describe each class, by label.
+        boxes: by an image's path, where the labelled object is; some data sets have none.
     """
 
     name: str
-    image_dir: pathlib.Path | epath.Path | tfds.Prepared
+    image_dir: Path | tfds.Prepared
     classnames: tuple[str, ...]
     prompts: prompts.Prompts
     splits: Splits
-    boxes: dict[str, list[float]]
+    boxes: Boxes
 
 
 @dataclasses.dataclass(frozen=True)
 class Transfer:
-    """Images of another source, for a model tuned on ImageNet; nothing is learned from them.
+    """Images of another source, on which a model that was tuned on ImageNet is evaluated.
 
-    They may be of a part of its classes: `classes` are these, by their labels in ImageNet, and
-    answers are sought among them alone. A record's label is its class's place in `classes`.
+    Args:
+        image_dir: as of a `Dataset`.
+        classes: the labels in ImageNet of the classes that the images show, ascending; the model
+            chooses among these only.
+        records: the images; a label is the place of the class in `classes`.
     """
 
     name: str
-    image_dir: pathlib.Path | epath.Path | tfds.Prepared
+    image_dir: Path | tfds.Prepared
     classes: list[int]
     records: list[Record]
 
 
-def name(config) -> str:
-    """What the data set is called: `config.dataset`, or else after TFDS's name or its folder."""
-    if config.dataset:
-        return config.dataset
-    if config.tfds:
-        return _of_tfds(config.tfds)
-    return paths.absolute(paths.parse(config.image_dir)).name
+def name(settings: DataSettings) -> str:
+    """The data set's name: `settings.dataset`, else TFDS's name for it or its folder's name."""
+    if settings.dataset:
+        return settings.dataset
+    if settings.tfds:
+        return _of_tfds(settings.tfds)
+    return paths.absolute(paths.parse(settings.image_dir)).name
 
 
-def names(config) -> list[str]:
-    """Those of `config.dataset`, which may be several: `a,b`."""
-    found = [one.strip() for one in config.dataset.split(",")]
+def names(settings: DataSettings) -> list[str]:
+    """The names in `settings.dataset`, which may be several: `a,b`."""
+    found = [name.strip() for name in settings.dataset.split(",")]
     if len(found) > 1 and (not all(found) or len(set(found)) < len(found)):
-        raise InputError(f"config.dataset={config.dataset}: different data sets are expected: a,b")
+        raise InputError(
+            f"config.dataset={settings.dataset}: different data sets are expected: a,b"
+        )
     return found
 
 
-def _of_tfds(given):
+def _of_tfds(given: str) -> str:
+    """The benchmark's name for a data set of TFDS, or else TFDS's."""
     base = re.split("[/:]", given)[0]
     return {x.tfds: benchmark for benchmark, x in LAYOUTS.items()}.get(base, base)
 
 
-def benchmark_name(config) -> str:
-    """Which of the benchmark's it may be: a folder of your own can have the name of one."""
-    return name(config) if config.tfds else config.dataset
+def benchmark_name(settings: DataSettings) -> str:
+    """The name to look up in the benchmark, which a folder's name never is."""
+    return name(settings) if settings.tfds else settings.dataset
 
 
-def load(config) -> Dataset:
-    """The data set that `config.dataset` names, or that the other knobs describe.
+def load(settings: DataSettings) -> Dataset:
+    """Loads the data set that `settings.dataset` names, or that the other settings describe.
 
-    Reads listings only, no image. Raises `InputError` where the description is incomplete or the
-    files are not there.
+    Reads listings but no image. Raises `InputError` if settings are incomplete or contradict each
+    other, and if files are missing or malformed.
     """
-    root = paths.parse(config.data_root)
-    layout = describe(config)
+    root = paths.parse(settings.data_root)
+    layout = describe(settings)
     image_dir = paths.join(root, layout.image_dir)
     boxes = {}
-    if config.tfds:
-        image_dir, splits, classnames = tfds.read(root, config.tfds, paths.cache(config.cache_dir))
+    if layout.make and not settings.tfds:
+        layout.make(root)
+    if settings.tfds:
+        image_dir, splits, classnames = tfds.read(
+            root, settings.tfds, paths.cache(settings.cache_dir)
+        )
     elif layout.split_file:
-        if config.dataset == "digits":
-            digits.make(root)
         split_file = paths.join(root, layout.split_file)
         splits, boxes = read_split_file(split_file)
         classnames = _classnames(splits, split_file)
-    elif config.dataset == "imagenet":
-        splits, classnames = imagenet.read(image_dir)
-    elif config.dataset == "fgvc_aircraft":
-        splits, classnames = read_aircraft(image_dir.parent)
     else:
-        splits, classnames = folders.read(image_dir)
+        splits, classnames = layout.read(image_dir)
 
     if shared := len({r.path for r in splits.train + splits.val} & {r.path for r in splits.test}):
-        log.warning("%d images are in test and in train or val: results will flatter", shared)
+        log.warning(
+            "%d images are in test and in train or val: accuracies will be too high", shared
+        )
     classnames = tuple(classname.replace("_", " ") for classname in classnames)
-    if config.prompts_file:
-        sentences = prompts.read(paths.join(root, config.prompts_file), classnames)
+    if settings.prompts_file:
+        sentences = prompts.read(paths.join(root, settings.prompts_file), classnames)
     else:
         sentences = prompts.fill(layout.templates, classnames)
-    return Dataset(name(config), image_dir, classnames, sentences, splits, boxes)
+    return Dataset(name(settings), image_dir, classnames, sentences, splits, boxes)
 
 
-def transfer_names(config) -> list[str]:
-    """Those of `config.transfer`; a command line gives a,b as one."""
-    return [name.strip() for given in config.transfer for name in given.split(",")]
+def transfer_names(settings: DataSettings) -> list[str]:
+    """The names in `settings.transfer`; a command line gives `a,b` as a single text."""
+    return [name.strip() for given in settings.transfer for name in given.split(",")]
 
 
-def load_transfer(config, name: str) -> Transfer:
-    """One of `layouts.TRANSFER`, with the classes of the ImageNet that `config` describes."""
+def load_transfer(settings: DataSettings, name: str) -> Transfer:
+    """Loads one of `layouts.TRANSFER`, with the labels of the ImageNet in `settings`."""
     if name not in TRANSFER:
         raise InputError(f"config.transfer: {name!r} is not one of {', '.join(TRANSFER)}")
-    root = paths.parse(config.data_root)
-    if config.tfds:
+    root = paths.parse(settings.data_root)
+    if settings.tfds:
         variant = TRANSFER[name].tfds
-        image_dir, records, labels = tfds.read_variant(root, variant, paths.cache(config.cache_dir))
+        image_dir, records, labels = tfds.read_variant(
+            root, variant, paths.cache(settings.cache_dir)
+        )
         return Transfer(name, image_dir, labels, records)
     image_dir = root / TRANSFER[name].image_dir
-    imagenet_dir = config.image_dir or LAYOUTS["imagenet"].image_dir
+    imagenet_dir = settings.image_dir or LAYOUTS["imagenet"].image_dir
     classes = imagenet.read_classes(paths.join(root, imagenet_dir))
-    whole = name in ("imagenet_v2", "imagenet_sketch")
-    records, labels = imagenet.read_variant(image_dir, classes, whole)
+    records, labels = imagenet.read_variant(image_dir, classes, TRANSFER[name].whole)
     return Transfer(name, image_dir, labels, records)
 
 
-def describe(config) -> Layout:
-    """What the config says, completed by what is known of the benchmark."""
-    if config.tfds and (config.image_dir or config.split_file):
+def describe(settings: DataSettings) -> Layout:
+    """The layout that the settings give, completed by the benchmark's.
+
+    Raises `InputError` where the settings contradict each other or are incomplete.
+    """
+    if settings.tfds and (settings.image_dir or settings.split_file):
         raise InputError("config.tfds has its own images: unset config.image_dir and split_file")
-    if config.tfds and config.dataset in LAYOUTS and config.dataset != _of_tfds(config.tfds):
+    if (
+        settings.tfds
+        and settings.dataset in LAYOUTS
+        and settings.dataset != _of_tfds(settings.tfds)
+    ):
         raise InputError(
-            f"config.dataset={config.dataset} is not what config.tfds={config.tfds} has: unset one"
+            f"config.dataset={settings.dataset} is not what config.tfds={settings.tfds} has: "
+            "unset one"
         )
-    known = LAYOUTS.get(benchmark_name(config), Layout("", None, ()))
-    layout = Layout(
-        config.image_dir or known.image_dir,
-        config.split_file or known.split_file,
-        tuple(config.templates) or known.templates,
+    known = LAYOUTS.get(benchmark_name(settings), Layout("", None, ()))
+    layout = known._replace(
+        image_dir=settings.image_dir or known.image_dir,
+        split_file=settings.split_file or known.split_file,
+        templates=tuple(settings.templates) or known.templates,
     )
-    if not layout.image_dir and not config.tfds:
-        near = difflib.get_close_matches(config.dataset, LAYOUTS, n=1)
+    if not layout.image_dir and not settings.tfds:
+        near = difflib.get_close_matches(settings.dataset, LAYOUTS, n=1)
         raise InputError(
-            f"config.dataset={config.dataset!r} is not one of the benchmark's"
+            f"config.dataset={settings.dataset!r} is not one of the benchmark's"
             + (f" (did you mean {near[0]!r}?)" if near else f" ({', '.join(LAYOUTS)})")
-            + "; for one of your own set config.image_dir, and config.split_file if it has one, or "
-            "config.tfds"
+            + "; for your own data set config.image_dir, "
+            "and config.split_file if it has one, or config.tfds"
         )
-    if not layout.templates and not config.prompts_file:
+    if not layout.templates and not settings.prompts_file:
         raise InputError(
-            f"{name(config)} has no prompts: set config.templates=\"('a photo of a {{}}.',)\" or "
+            f"{name(settings)} has no prompts: set config.templates=\"('a photo of a {{}}.',)\" or "
             "config.prompts_file"
         )
     return layout
 
 
-def _classnames(splits, split_file):
+def _classnames(splits: Splits, split_file: Path) -> list[str]:
     pairs = {(record.label, record.classname) for part in splits for record in part}
     names = dict(pairs)
     if len(pairs) > len(names):

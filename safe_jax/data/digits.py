@@ -2,16 +2,15 @@
 
 The scans are scikit-learn's: 1,797 digits of 8 x 8 pixels by 13 people (Alpaydin and Kaynak,
 "Optical Recognition of Handwritten Digits", UCI Machine Learning Repository). Each is used once.
-Beside it stands a printed digit of another class, which a model that knows print reads more easily,
-and something small: a pool has to learn where to look.
+Each scene also has a printed digit of another class, which a model that knows print reads more
+easily, and small letters or shapes: the attention pool has to learn where to look.
 """
 
-import fcntl
 import json
 import logging
 import pathlib
 import random
-import shutil
+from collections.abc import Iterator
 
 import numpy as np
 import PIL.Image
@@ -22,48 +21,45 @@ from safe_jax.runtime.errors import InputError
 
 log = logging.getLogger(__name__)
 
-FOLDER = "digits-1"  # a new number wherever other pictures are drawn
+FOLDER = "digits-1"  # the number changes whenever the pictures do
 IMAGE_SIZE = 128
-PER_CLASS = {"train": 50, "val": 50}  # the others, about 80, are for test
+PER_CLASS = {"train": 50, "val": 50}  # the rest, about 80, are the test set
 SCAN_SIDE, PRINT_SIDE, SMALL_SIDE = (0.38, 0.5), (0.28, 0.38), (0.14, 0.22)  # parts of the image
 SMALL_THINGS = (1, 2)  # letters and shapes, at least and at most
 
 
-def make(root: pathlib.Path) -> None:
-    """Writes images and `split.json`, with the digits' boxes, to `root/FOLDER`, once.
+def make(root: paths.Path) -> None:
+    """Writes images and `split.json`, with the digits' boxes, to `root/FOLDER` unless it exists.
 
-    Raises `InputError` for a bucket, and where scikit-learn, which has the scans, is missing.
+    Raises `InputError` for a bucket, and if scikit-learn, which contains the scans, is missing.
     """
-    if paths.is_remote(root):
+    if not isinstance(root, pathlib.Path):
         raise InputError(f"config.data_root={root}: the digits are drawn on a disk of this machine")
     folder = root / FOLDER
     if folder.exists():
         return
-    root.mkdir(parents=True, exist_ok=True)
-    with open(folder.with_suffix(".lock"), "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # another run may be at it: let it finish
+    with paths.lock(folder.with_suffix(".lock")):  # another run may be drawing: let it finish
         if not folder.exists():
-            _draw(folder)
+            log.info("drawing the digits' scenes in %s", folder)
+            with paths.whole_folder(folder) as unfinished:
+                _draw(unfinished)
 
 
-def _draw(folder):
-    log.info("drawing the digits' scenes in %s", folder)
-    unfinished = folder.with_suffix(".partial")
-    shutil.rmtree(unfinished, ignore_errors=True)
-    content = {"train": [], "val": [], "test": [], "boxes": {}}
+def _draw(folder: pathlib.Path) -> None:
+    rows = {"train": [], "val": [], "test": []}
+    boxes = {}
     for part, number, label, scan in _scans():
         path = f"{part}/{number:04}_{label}.png"
         pixels, box = _scene(random.Random(f"{part} {number}"), label, scan)
-        file = unfinished / "images" / path
+        file = folder / "images" / path
         file.parent.mkdir(parents=True, exist_ok=True)
         PIL.Image.fromarray(pixels).save(file, compress_level=1)
-        content[part].append([path, label, scenes.DIGITS[label]])
-        content["boxes"][path] = [box.left, box.top, box.left + box.side, box.top + box.side]
-    (unfinished / "split.json").write_text(json.dumps(content))
-    unfinished.rename(folder)
+        rows[part].append([path, label, scenes.DIGITS[label]])
+        boxes[path] = [box.left, box.top, box.left + box.side, box.top + box.side]
+    (folder / "split.json").write_text(json.dumps(rows | {"boxes": boxes}))
 
 
-def _scans():
+def _scans() -> Iterator[tuple[str, int, int, np.ndarray]]:
     """Part, number, label and 8-bit scan `(8, 8)` of each digit."""
     try:
         from sklearn.datasets import load_digits
@@ -71,7 +67,8 @@ def _scans():
         raise InputError(
             "the digits are scikit-learn's, which is not installed: pip install 'safe_jax[digits]'"
         ) from None
-    scans_n88, label_n = load_digits().images, load_digits().target
+    pixels_nf, label_n = load_digits(return_X_y=True)
+    scans_n88 = np.asarray(pixels_nf).reshape(-1, 8, 8)
     taken = [0] * len(scenes.DIGITS)
     for number in random.Random(0).sample(range(len(label_n)), len(label_n)):
         label = int(label_n[number])
@@ -84,7 +81,7 @@ def _scans():
         yield part, number, label, (scans_n88[number] * (255 / 16)).astype(np.uint8)
 
 
-def _scene(rng, label, scan):
+def _scene(rng: random.Random, label: int, scan: np.ndarray) -> tuple[np.ndarray, scenes.Box]:
     """Pixels of a scene with the scan in it, and the scan's box."""
     ground = rng.choice(list(scenes.COLOURS))
     others = [name for name in scenes.DIGITS if name != scenes.DIGITS[label]]

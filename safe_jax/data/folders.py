@@ -1,4 +1,4 @@
-"""A folder of one's own: `root/class/image`, or `root/{train,val,test}/class/image`."""
+"""A user's folder: `root/class/image`, or `root/{train,val,test}/class/image`."""
 
 import logging
 import re
@@ -16,11 +16,11 @@ log = logging.getLogger(__name__)
 _PARTS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 
 
-def read(root) -> tuple[Splits, list[str]]:
-    """The images below `root`, with splits drawn where the folders tell none.
+def read(root: paths.Path) -> tuple[Splits, list[str]]:
+    """Reads the images below `root`, and draws the splits for which there are no folders.
 
-    Hidden files and files of other kinds are passed over. Classes are numbered in natural order
-    ("2" before "10"). Returns the splits and the folders' names by label.
+    Ignores hidden files and files whose names are not those of images. Classes are numbered in
+    natural order ("2" before "10"). Returns the splits and the folders' names by label.
 
     Raises `InputError` where folders, or images in them, are missing.
     """
@@ -28,38 +28,9 @@ def read(root) -> tuple[Splits, list[str]]:
         raise InputError(
             f"{root}: no such folder; config.image_dir is the folder that holds one for each class"
         )
-    folders = paths.subfolders(root)
-    has_parts = "train" in map(str.lower, folders)
-    if has_parts:
-        parts = {}
-        for name in folders:
-            if name.lower() not in _PARTS:
-                raise InputError(
-                    f"{root}: beside train/ only val/ and test/ are expected, not {name}/"
-                )
-            part = _PARTS[name.lower()]
-            if part in parts:
-                raise InputError(f"{root}: two folders are for {part}; keep one")
-            parts[part] = paths.subfolders(root / name), f"{name}/"
-    else:
-        parts = {"train": (folders, "")}
+    parts = _find_parts(root)
     names = sorted(parts["train"][0], key=_natural)
-    if len(names) < 2:
-        raise InputError(
-            f"{root}: a folder for each of at least two classes is expected"
-            f"{' in train/' if has_parts else ''}, not {len(names)}"
-        )
-    spaced = [name.replace("_", " ") for name in names]
-    if twice := sorted({name for name in spaced if spaced.count(name) > 1}):
-        raise InputError(f"{root}: two folders each are for {', '.join(twice)}; rename one")
-    strange = [
-        f"{root}/{prefix}{name}"
-        for classes, prefix in parts.values()
-        for name in sorted(classes - set(names), key=_natural)
-    ]
-    if strange:
-        raise InputError(f"{len(strange)} class folders are not in train:" + listing(strange))
-
+    _check_classes(root, parts, names)
     records, empty, others = {}, [], 0
     for part, (classes, prefix) in parts.items():
         records[part] = []
@@ -75,11 +46,48 @@ def read(root) -> tuple[Splits, list[str]]:
             f"{len(empty)} class folders hold no image ({', '.join(SUFFIXES)}):" + listing(empty)
         )
     if others:
-        log.warning("%s: %d files that are no images by their names are passed over", root, others)
+        log.warning("%s: %d files whose names are not those of images are ignored", root, others)
     return complete(records, root), names
 
 
-def _natural(name):
+def _find_parts(root: paths.Path) -> dict[str, tuple[set[str], str]]:
+    """The class folders of each split, and the prefix of their paths under `root`."""
+    folders = paths.subfolders(root)
+    if "train" not in map(str.lower, folders):
+        return {"train": (folders, "")}
+    parts = {}
+    for name in folders:
+        if name.lower() not in _PARTS:
+            raise InputError(f"{root}: beside train/ only val/ and test/ are expected, not {name}/")
+        part = _PARTS[name.lower()]
+        if part in parts:
+            raise InputError(f"{root}: two folders are for {part}; keep one")
+        parts[part] = paths.subfolders(root / name), f"{name}/"
+    return parts
+
+
+def _check_classes(
+    root: paths.Path, parts: dict[str, tuple[set[str], str]], names: list[str]
+) -> None:
+    """Raises `InputError` for too few classes, two of one name, and classes that train lacks."""
+    if len(names) < 2:
+        raise InputError(
+            f"{root}: a folder for each of at least two classes is expected"
+            f"{' in train/' if parts['train'][1] else ''}, not {len(names)}"
+        )
+    spaced = [name.replace("_", " ") for name in names]
+    if twice := sorted({name for name in spaced if spaced.count(name) > 1}):
+        raise InputError(f"{root}: two folders each are for {', '.join(twice)}; rename one")
+    strange = [
+        f"{root}/{prefix}{name}"
+        for classes, prefix in parts.values()
+        for name in sorted(classes - set(names), key=_natural)
+    ]
+    if strange:
+        raise InputError(f"{len(strange)} class folders are not in train:" + listing(strange))
+
+
+def _natural(name: str) -> tuple:
     """Key that sorts the numbers in names as numbers."""
     pieces = re.split(r"(\d+)", name.casefold())
     return [int(piece) if piece.isdecimal() else piece for piece in pieces], name

@@ -1,7 +1,7 @@
 """ImageNet and its variants in CoOp's layout.
 
-The package has the 1000 classes as CLIP, CoOp and Tip-Adapter name them. A class's label is the
-rank of its WordNet id, which is the order that everybody uses.
+The package contains the names of the 1000 classes that CLIP, CoOp and Tip-Adapter use. A class's
+label is the rank of its WordNet id, as in all copies of ImageNet.
 """
 
 import difflib
@@ -26,11 +26,11 @@ def benchmark_classes() -> dict[str, str]:
     return dict(line.split(" ", 1) for line in file.read_text(encoding="utf-8").splitlines())
 
 
-def read_classes(image_dir) -> dict[str, str]:
+def read_classes(image_dir: paths.Path) -> dict[str, str]:
     """Class names by WordNet id, in the order of labels.
 
-    CoOp's `classnames.txt` beside `image_dir`, where there is one, may list a part of the classes
-    or name them otherwise; without it they are the benchmark's 1000.
+    If CoOp's `classnames.txt` is beside `image_dir`, it may list a part of the classes or give them
+    other names; otherwise they are the benchmark's 1000.
     """
     file = image_dir.parent / "classnames.txt"
     if not file.exists():
@@ -42,21 +42,21 @@ def read_classes(image_dir) -> dict[str, str]:
     known = benchmark_classes()
     if other := [wnid for wnid in names.keys() & known if names[wnid] != known[wnid]]:
         log.warning(
-            "%s names %d classes otherwise than the benchmark, %s for one: its names are used",
+            "%s has other names than the benchmark for %d classes, such as %s: its names are used",
             file, len(other), other[0],
         )  # fmt: skip
     return {wnid: names[wnid] for wnid in sorted(names)}
 
 
-def read(image_dir) -> tuple[Splits, list[str]]:
-    """ImageNet: `{train,val}/wnid/*` under `image_dir`, and `read_classes`.
+def read(image_dir: paths.Path) -> tuple[Splits, list[str]]:
+    """Reads ImageNet: `{train,val}/wnid/*` under `image_dir`, and its classes.
 
     ImageNet's own validation images are the test split here, so a validation split is drawn from
-    train: 50 images a class (a tenth of the smaller classes of a partial copy), the same ones
-    always. Files are sorted by name; CoOp's own subset follows the file system's order instead,
-    which nobody can repeat.
+    train: 50 images a class, or a tenth of a class if a copy has fewer than 500 images of it. The
+    draw is always the same, as files are sorted by name. (CoOp's subset follows the order of the
+    file system instead, which cannot be repeated.)
 
-    Returns the splits and the class names by label. Raises `InputError` listing what is missing.
+    Returns the splits and the class names by label. Raises `InputError` listing missing folders.
     """
     names = read_classes(image_dir)
     parts = ("train", "val")
@@ -91,7 +91,7 @@ def read(image_dir) -> tuple[Splits, list[str]]:
 
 
 def hold_out(records: list[Record]) -> tuple[list[Record], list[Record]]:
-    """Splits training images, given class by class, into those to train and to validate with."""
+    """Divides training images, given class by class, into training and validation images."""
     rng = random.Random(0)
     by_label = {}
     for record in records:
@@ -102,13 +102,20 @@ def hold_out(records: list[Record]) -> tuple[list[Record], list[Record]]:
     return [r for r in records if r not in held_out], [r for r in records if r in held_out]
 
 
-def read_variant(image_dir, classes: dict[str, str], whole: bool) -> tuple[list[Record], list[int]]:
-    """A variant's images, and which of `classes` it has, by their labels.
+def read_variant(
+    image_dir: paths.Path, classes: dict[str, str], whole: bool
+) -> tuple[list[Record], list[int]]:
+    """Reads a variant of ImageNet: a folder for each class.
 
-    Folders are named by WordNet id, or by the benchmark's label as ImageNet-V2's are. A record's
-    label is among the classes that the variant has; where it is `whole`, these must be all.
+    Folders are named by WordNet ids, or by the benchmark's labels as in ImageNet-V2.
 
-    Raises `InputError` naming folders that are missing or are no class of ImageNet.
+    Args:
+        classes: the classes of ImageNet itself, as from `read_classes`.
+        whole: whether the variant must have all of them.
+
+    Returns the records, and the labels in ImageNet of the classes that the variant has. A record's
+    label is the place of its class among these. Raises `InputError` naming folders that are missing
+    or are no class of ImageNet.
     """
     if not image_dir.is_dir():
         raise InputError(f"{image_dir}: no such folder; it holds a folder for each class")

@@ -1,7 +1,7 @@
 """Images as CLIP was trained on them: Pillow's bicubic resize, centre crop, RGB.
 
-Everything before the normalisation is bit for bit what OpenAI's torchvision pipeline gives. Pixels
-stay 8-bit as long as possible: that is what is cached, sent to devices and compared.
+Everything before the normalisation gives the same bits as OpenAI's torchvision pipeline. Pixels are
+cached and sent to devices as 8-bit integers, and normalised last.
 """
 
 import collections
@@ -9,12 +9,12 @@ import concurrent.futures
 import contextlib
 import itertools
 import math
-import pathlib
 import random
 from collections.abc import Iterable, Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
+import numpy.typing as npt
 import PIL.Image
 
 from safe_jax.runtime.errors import InputError
@@ -22,26 +22,26 @@ from safe_jax.runtime.errors import InputError
 MEAN = np.array([0.48145466, 0.4578275, 0.40821073], np.float32)
 STD = np.array([0.26862954, 0.26130258, 0.27577711], np.float32)
 
-# Of the others, samples of more than 8 bits are cut off at 255 on the way to RGB, PA comes out
-# black and La not at all.
+# From other modes, Pillow's conversion to RGB clips samples of more than 8 bits at 255, turns PA
+# black, and fails for La.
 MODES = {"1", "L", "LA", "P", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "LAB", "HSV"}
-LONGEST = 100  # times the short side; what is scaled before it is cropped must fit the memory
+LONGEST = 100  # times the short side: an image is scaled before it is cropped, and must fit memory
 
 
 def preprocess(image: PIL.Image.Image, image_size: int) -> np.ndarray:
-    """A Pillow image to what the model takes: float32 `(image_size, image_size, 3)`."""
+    """Crops and normalises an image for the model: float32 `(image_size, image_size, 3)`."""
     return normalize(center_crop(image, int(image_size)))
 
 
-def normalize(pixels):
-    """8-bit pixels `(..., 3)` to CLIP's normalised float32; NumPy or JAX arrays."""
+def normalize(pixels: Any) -> Any:
+    """Normalises 8-bit pixels `(..., 3)` as CLIP does, to float32; takes NumPy and JAX arrays."""
     return (pixels.astype(np.float32) / 255 - MEAN) / STD
 
 
 def center_crop(image: PIL.Image.Image, image_size: int) -> np.ndarray:
     """The middle of an image whose short side is scaled to `image_size`: uint8 `(s, s, 3)`.
 
-    Raises `InputError` for an image that CLIP's pipeline would not show as it is.
+    Raises `InputError` for an image that CLIP's pipeline would distort, or that is too large.
     """
     _check(image)
     size, left, top = _center(image.size, image_size)
@@ -49,48 +49,53 @@ def center_crop(image: PIL.Image.Image, image_size: int) -> np.ndarray:
     return _rgb(image.crop((left, top, left + image_size, top + image_size)))
 
 
-def _check(image):
-    """Raises `InputError` for an image that is not to be used; it need not be decoded yet."""
+def _check(image: PIL.Image.Image) -> None:
+    """Raises `InputError` for an image that cannot be used; the header suffices to tell."""
     width, height = image.size
     if width * height > (PIL.Image.MAX_IMAGE_PIXELS or math.inf):
         raise InputError(_too_large())
     if image.mode not in MODES:
         raise InputError(
-            f"an image of mode {image.mode}, which Pillow does not turn into RGB as it looks: save "
+            f"an image of mode {image.mode}, which Pillow cannot convert to RGB faithfully: save "
             "it with 8 bits a sample, in grey, RGB or RGBA"
         )
     if max(image.size) > LONGEST * min(image.size):
         raise InputError(
             f"an image of {width} x {height} px, one side more than {LONGEST} times the other: cut "
-            "it, for of such a strip the centre crop would show next to nothing"
+            "it, as the centre crop would show almost nothing of such a strip"
         )
 
 
-def _too_large():
+def _too_large() -> str:
     return (
         f"an image of more than {PIL.Image.MAX_IMAGE_PIXELS} px, which may be a decompression "
         "bomb: scale it down"
     )
 
 
-def _rgb(image):
-    # Pillow warns of a palette's transparency, which RGB has no place for; the pixels are the same.
+def _rgb(image: PIL.Image.Image) -> np.ndarray:
+    # Otherwise Pillow warns that RGB cannot keep a palette's transparency; the pixels are the same.
     image.info.pop("transparency", None)
     return np.asarray(image.convert("RGB"))
 
 
-def _center(size, image_size):
+def _center(size: tuple[int, int], image_size: int) -> tuple[tuple[int, int], int, int]:
     """The size to scale to, and the crop's left and top in it."""
     width, height = size
     short = min(width, height)
-    # int() and round() as torchvision has them: they decide by which pixel a crop is off.
+    # int() and round() as in torchvision: another rounding would shift the crop by a pixel.
     size = (int(image_size * width / short), int(image_size * height / short))
     left, top = (round((side - image_size) / 2) for side in size)
     return size, left, top
 
 
-def box_in_center_crop(box, size: tuple[int, int], image_size: int) -> np.ndarray:
-    """A box `[left, top, right, bottom]` in pixels of an image of `size`, in parts of its crop."""
+def box_in_center_crop(box: npt.ArrayLike, size: tuple[int, int], image_size: int) -> np.ndarray:
+    """Converts a box of an image from pixels to parts of its centre crop, `(4,)`.
+
+    Args:
+        box: left, top, right, bottom.
+        size: width and height of the image.
+    """
     scaled, left, top = _center(size, image_size)
     scale = np.divide(scaled, size)
     corners = np.reshape(box, (2, 2)) * scale - (left, top)
@@ -102,9 +107,9 @@ def random_crop(
 ) -> np.ndarray:
     """A random resized crop, flipped half the time: uint8 `(s, s, 3)`.
 
-    As torchvision's `RandomResizedCrop` draws it: an area of `scale` of the image, an aspect
-    ratio log-uniform in (3/4, 4/3), ten tries, then the whole image's middle. Raises `InputError`
-    as `center_crop` does.
+    Drawn as by torchvision's `RandomResizedCrop`: an area uniform in `scale` of the image's, an
+    aspect ratio log-uniform in (3/4, 4/3); if ten tries do not fit, the largest crop in the middle.
+    Raises `InputError` as `center_crop` does.
     """
     _check(image)
     width, height = image.size
@@ -124,19 +129,22 @@ def random_crop(
     return np.ascontiguousarray(pixels[:, ::-1]) if rng.random() < 0.5 else pixels
 
 
+class Openable(Protocol):
+    """A path, or anything that opens like a path; `str` gives its name in messages."""
+
+    def open(self, mode: Any = ..., /) -> Any: ...
+
+
 class Crop(NamedTuple):
-    """An image and which crop of it: random by `seed`, or the centre's where that is None.
+    """An image and a crop of it: random by `seed`, or the centre crop where that is None."""
 
-    `path` is a file's, or whatever opens like one.
-    """
-
-    path: pathlib.Path
+    path: Openable
     seed: str | None = None
 
 
 @contextlib.contextmanager
-def _opened(path):
-    """An image file; what goes wrong with it inside becomes an `InputError` without its path."""
+def _opened(path: Openable) -> Iterator[PIL.Image.Image]:
+    """Yields an image file; errors in the block become an `InputError` that does not name it."""
     try:
         with path.open("rb") as file, PIL.Image.open(file) as image:
             yield image
@@ -144,17 +152,17 @@ def _opened(path):
         raise
     except FileNotFoundError as error:
         raise InputError("missing") from error
-    # The second is a warning, raised where warnings are errors; elsewhere `_check` refuses.
+    # The second is a warning, raised if warnings are errors; otherwise `_check` refuses the image.
     except (PIL.Image.DecompressionBombError, PIL.Image.DecompressionBombWarning) as error:
         raise InputError(_too_large()) from error
-    except Exception as error:  # Pillow's plugins raise whatever a damaged file leads them to
+    except Exception as error:  # a damaged file can make Pillow's plugins raise anything
         raise InputError(f"cannot be decoded: {error}") from error
 
 
 def load(crop: Crop, image_size: int, scale: tuple[float, float]) -> np.ndarray:
     """Decodes one crop: uint8 `(s, s, 3)`.
 
-    Raises `InputError` naming a file that is damaged or that `center_crop` would refuse.
+    Raises `InputError` naming the file if it is damaged or if `center_crop` refuses it.
     """
     try:
         with _opened(crop.path) as image:
@@ -174,11 +182,11 @@ def load_batches(
 ) -> Iterator[np.ndarray]:
     """Decodes batches of crops, in order: uint8 `(len(batch), s, s, 3)` for each.
 
-    Threads suffice, for Pillow works without Python's lock; `ahead` batches are kept under way.
+    Up to `ahead` batches are decoded ahead. Threads suffice, as Pillow releases Python's lock.
     """
 
     def fill(pixels_bhwc, at, crop):
-        # The threads copy, lest the one that reads the batches does nothing else.
+        # The threads copy, so that the consumer of the batches does not have to.
         pixels_bhwc[at] = load(crop, image_size, scale)
 
     batches = iter(batches)
@@ -202,10 +210,10 @@ def load_batches(
                 future.cancel()
 
 
-def why_unreadable(path) -> str | None:
-    """What keeps an image file from being used, or None.
+def why_unreadable(path: Openable) -> str | None:
+    """The reason why an image file cannot be used, or None.
 
-    Reads a JPEG to its end, but at an eighth of the size, which costs a third of decoding it.
+    Reads a JPEG to its end, but at an eighth of the size, in a third of the time.
     """
     try:
         with _opened(path) as image:

@@ -1,24 +1,33 @@
-"""The benchmark: where each data set's files lie, what TFDS calls it, and its prompts.
+"""The benchmark: where the files of each data set are, its name in TFDS, and its prompts.
 
-Folders, split files and templates are CoOp's and Tip-Adapter's, so a data root made for either
-works here as it is.
+Folders, split files and templates are those of CoOp and Tip-Adapter, so a data root that was made
+for either can be used.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
-from safe_jax.data import digits
+from safe_jax.data import digits, folders, imagenet
+from safe_jax.data.records import Splits, read_aircraft
+from safe_jax.runtime.paths import Path
 
 
 class Layout(NamedTuple):
-    """Paths under the data root, prompt templates, and the name of the same data set in TFDS.
+    """Where the files of a data set are under the data root, and how they are read.
 
-    `split_file` is None where the data set has lists of its own: its folders, or its text files.
+    Args:
+        templates: the prompts, with `{}` for the class name.
+        tfds: TFDS's name for the same data set.
+        read: gives splits and class names by label from the image folder, without a split file.
+        make: writes the files on first use, below the data root.
     """
 
     image_dir: str
     split_file: str | None
     templates: tuple[str, ...]
     tfds: str | None = None
+    read: Callable[[Path], tuple[Splits, list[str]]] = folders.read
+    make: Callable[[Path], None] | None = None
 
 
 LAYOUTS = {
@@ -35,6 +44,7 @@ LAYOUTS = {
             "a photo of the small {}.",
         ),
         "imagenet2012",
+        read=imagenet.read,
     ),
     "caltech101": Layout(
         "caltech-101/101_ObjectCategories",
@@ -70,6 +80,7 @@ LAYOUTS = {
         "fgvc_aircraft/images",
         None,
         ("a photo of a {}, a type of aircraft.",),
+        read=read_aircraft,
     ),
     "sun397": Layout(
         "sun397/SUN397",
@@ -94,26 +105,33 @@ LAYOUTS = {
         "ucf101/split_zhou_UCF101.json",
         ("a photo of a person doing {}.",),
     ),
-    "digits": Layout(  # made on first use
+    "digits": Layout(
         f"{digits.FOLDER}/images",
         f"{digits.FOLDER}/split.json",
         ("a photo of the digit {}.",),
+        make=digits.make,
     ),
 }
 
 
 class Variant(NamedTuple):
-    """Test images of ImageNet's classes, for a model tuned on ImageNet; its prompts serve."""
+    """Test images of ImageNet's classes, for a model tuned on ImageNet with its prompts.
+
+    A variant that is `whole` has all of the classes.
+    """
 
     image_dir: str
     tfds: str
+    whole: bool
 
 
 TRANSFER = {
     "imagenet_v2": Variant(
-        "imagenetv2/imagenetv2-matched-frequency-format-val", "imagenet_v2/matched-frequency"
+        "imagenetv2/imagenetv2-matched-frequency-format-val",
+        "imagenet_v2/matched-frequency",
+        whole=True,
     ),
-    "imagenet_sketch": Variant("imagenet-sketch/images", "imagenet_sketch"),
-    "imagenet_a": Variant("imagenet-adversarial/imagenet-a", "imagenet_a"),
-    "imagenet_r": Variant("imagenet-rendition/imagenet-r", "imagenet_r"),
+    "imagenet_sketch": Variant("imagenet-sketch/images", "imagenet_sketch", whole=True),
+    "imagenet_a": Variant("imagenet-adversarial/imagenet-a", "imagenet_a", whole=False),
+    "imagenet_r": Variant("imagenet-rendition/imagenet-r", "imagenet_r", whole=False),
 }

@@ -1,12 +1,30 @@
 """Sentences that describe each class: templates filled in, or a file of them."""
 
 import difflib
-import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from typing import Annotated
 
+import pydantic
+
+from safe_jax.runtime import schema
 from safe_jax.runtime.errors import InputError, listing
+from safe_jax.runtime.paths import Path
+from safe_jax.runtime.schema import Name, Text
 
 Prompts = tuple[tuple[str, ...], ...]  # of each class, by label
+
+
+def _not_empty(sentences: tuple[str, ...]) -> tuple[str, ...]:
+    if not sentences:
+        raise ValueError("at least one sentence is expected")
+    return sentences
+
+
+_Sentences = Annotated[tuple[Name, ...], pydantic.AfterValidator(_not_empty)]
+
+
+class _PromptsFile(pydantic.RootModel[dict[Text, _Sentences]]):
+    model_config = pydantic.ConfigDict(strict=True)
 
 
 def fill(templates: Sequence[str], classnames: Sequence[str]) -> Prompts:
@@ -17,34 +35,27 @@ def fill(templates: Sequence[str], classnames: Sequence[str]) -> Prompts:
     return tuple(tuple(t.replace("{}", name) for t in templates) for name in classnames)
 
 
-def read(file, classnames: Sequence[str]) -> Prompts:
+def read(file: Path, classnames: Sequence[str]) -> Prompts:
     """A JSON file's sentences: `{"class name": ["a sentence", ...], ...}`.
 
-    Classes that are not asked for are passed over. Raises `InputError` naming those that the file
-    lacks, with the nearest name that it has.
+    Classes beyond `classnames` are ignored. Raises `InputError` where the file is missing or
+    malformed, and for classes that it lacks, with the nearest name that it has.
     """
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
+        content = file.read_bytes()
     except FileNotFoundError:
         raise InputError(f"{file}: no such file of prompts; see config.prompts_file") from None
-    except ValueError as error:
-        raise InputError(f"{file} is not JSON: {error}") from error
-    if not isinstance(content, dict) or not all(map(_is_sentences, content.values())):
-        raise InputError(f"{file}: an object of class names with a list of sentences each expected")
-    content = {name.replace("_", " "): sentences for name, sentences in content.items()}
-    if absent := [name for name in classnames if name not in content]:
-        spare = content.keys() - set(classnames)
+    by_name = schema.read_json(_PromptsFile, content, f"{file}: ").root
+    by_name = {name.replace("_", " "): sentences for name, sentences in by_name.items()}
+    if absent := [name for name in classnames if name not in by_name]:
+        spare = by_name.keys() - set(classnames)
         raise InputError(
             f"{file}: sentences for {len(absent)} of {len(classnames)} classes are missing:"
             + listing([name + _hint(name, spare) for name in absent])
         )
-    return tuple(tuple(content[name]) for name in classnames)
+    return tuple(by_name[name] for name in classnames)
 
 
-def _is_sentences(x):
-    return isinstance(x, list) and x and all(isinstance(s, str) and s.strip() for s in x)
-
-
-def _hint(name, spare):
+def _hint(name: str, spare: Collection[str]) -> str:
     near = difflib.get_close_matches(name, spare, n=1)
     return f" (there is {near[0]!r})" if near else ""

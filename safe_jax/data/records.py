@@ -1,27 +1,31 @@
-"""Listings to records: CoOp's split files, FGVC-Aircraft's lists; splits that are drawn."""
+"""Records of images from CoOp's split files and FGVC-Aircraft's lists; draws missing splits."""
 
 import concurrent.futures
 import itertools
-import json
 import logging
 import random
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Annotated, NamedTuple
 
+import pydantic
 import tqdm
+from pydantic import AfterValidator, Field
 
 from safe_jax.data import images
-from safe_jax.runtime import hosts, paths
+from safe_jax.runtime import hosts, paths, schema
 from safe_jax.runtime.errors import InputError, listing
+from safe_jax.runtime.paths import Path
+from safe_jax.runtime.schema import Count, Name, Text
 
 log = logging.getLogger(__name__)
 
-# Of a class, where a data set comes without these splits.
+# Share of a class's images that is drawn where a data set comes without these splits.
 VAL_PART = 0.2
 TEST_PART = 0.3
 
 
 class Record(NamedTuple):
-    """An image: its path under the data set's image folder, and its class. A split file's row."""
+    """An image's path under the data set's image folder, its label from 0, and its class name."""
 
     path: str
     label: int
@@ -29,69 +33,66 @@ class Record(NamedTuple):
 
 
 class Splits(NamedTuple):
+    """The records to tune with, to choose with, and to report results on."""
+
     train: list[Record]
     val: list[Record]
     test: list[Record]
 
 
-def read_split_file(path) -> tuple[Splits, dict[str, list[float]]]:
-    """A split file in CoOp's format: JSON of `train`, `val` and `test`, rows `[path, label, name]`.
+Box = tuple[float, float, float, float]  # left, top, right, bottom in pixels
+Boxes = dict[str, Box]  # by image path
 
-    It may have `boxes` beside: by path where the labelled object is, `[left, top, right, bottom]`
-    in pixels. Returns the splits and the boxes.
 
-    Raises `InputError` where the file is absent or says something else.
+def _ordered(box: Box) -> Box:
+    left, top, right, bottom = box
+    if not (left < right and top < bottom):
+        raise ValueError("[left, top, right, bottom] with left < right, top < bottom is expected")
+    return box
+
+
+_Row = tuple[Name, Count, Name]  # image path, label, class name
+
+
+class _SplitFile(schema.Model):
+    model_config = pydantic.ConfigDict(extra="ignore")
+
+    train: Annotated[list[_Row], Field(min_length=1)]
+    val: list[_Row]
+    test: Annotated[list[_Row], Field(min_length=1)]
+    boxes: dict[Text, Annotated[Box, AfterValidator(_ordered)]] = Field({})
+
+
+def read_split_file(path: Path) -> tuple[Splits, Boxes]:
+    """Reads a split file in CoOp's format: JSON with rows `[path, label, name]` of each split.
+
+    The keys are `train`, `val` and `test`. There may also be `boxes`: by an image's path,
+    `[left, top, right, bottom]` of the labelled object in pixels. Other keys are ignored. Returns
+    the splits and the boxes. Raises `InputError` if the file is missing or malformed.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = path.read_bytes()
     except FileNotFoundError:
         raise InputError(
             f"{path}: no such split file; point config.data_root at the folder that holds it"
         ) from None
-    except ValueError as error:
-        raise InputError(f"{path} is not JSON: {error}") from error
-    if not isinstance(content, dict) or not {"train", "val", "test"} <= content.keys():
-        raise InputError(f"{path}: an object with the keys train, val and test is expected")
-    try:
-        splits = Splits(
-            *(
-                [Record(str(p), int(label), str(name)) for p, label, name in content[part]]
-                for part in Splits._fields
-            )
-        )
-    except (TypeError, ValueError) as error:
-        raise InputError(
-            f"{path}: rows of [image path, label from 0, class name] are expected ({error})"
-        ) from error
-    if not splits.train or not splits.test:
-        raise InputError(f"{path}: train and test must not be empty")
-    boxes = content.get("boxes", {})
-    if not isinstance(boxes, dict) or not all(map(_is_box, boxes.values())):
-        raise InputError(
-            f"{path}: boxes by image path are expected, each [left, top, right, bottom] in pixels"
-        )
-    return splits, boxes
+    read = schema.read_json(_SplitFile, content, f"{path}: ")
+    splits = Splits(*([Record(*row) for row in getattr(read, part)] for part in Splits._fields))
+    return splits, read.boxes
 
 
-def _is_box(box):
-    try:
-        left, top, right, bottom = map(float, box)
-    except (TypeError, ValueError):
-        return False
-    return left < right and top < bottom
+def read_aircraft(image_dir: Path) -> tuple[Splits, list[str]]:
+    """Reads FGVC-Aircraft's lists beside its images, `images_variant_{train,val,test}.txt`.
 
-
-def read_aircraft(folder) -> tuple[Splits, list[str]]:
-    """FGVC-Aircraft's own lists: `variants.txt`, and `images_variant_{train,val,test}.txt`.
-
-    A line of a list is `NUMBER VARIANT`; the image is `NUMBER.jpg`. Labels follow `variants.txt`,
-    as CoOp's do. Returns the splits and the class names by label.
+    A line is `NUMBER VARIANT`; the image is `NUMBER.jpg`. Labels follow the order of
+    `variants.txt`, as CoOp's do. Returns the splits and the class names by label. Raises
+    `InputError` if a list is missing or names an unknown variant.
     """
     names = ("variants", *(f"images_variant_{part}" for part in Splits._fields))
-    files = [folder / f"{name}.txt" for name in names]
+    files = [image_dir.parent / f"{name}.txt" for name in names]
     if absent := [str(file) for file in files if not file.is_file()]:
         raise InputError(
-            f"{len(absent)} lists of FGVC-Aircraft are missing; they lie in data/ of its archive:"
+            f"{len(absent)} lists of FGVC-Aircraft are missing; they are in data/ of its archive:"
             + listing(absent)
         )
     variants, *lists = [file.read_text(encoding="utf-8").splitlines() for file in files]
@@ -110,26 +111,30 @@ def read_aircraft(folder) -> tuple[Splits, list[str]]:
     return splits, variants
 
 
-def list_files(image_dir, folder: str) -> list[str]:
-    """The files in a folder under `image_dir`, sorted, but for hidden ones."""
+def list_files(image_dir: Path, folder: str) -> list[str]:
+    """The files in a folder under `image_dir`, sorted, without hidden files."""
     return [f"{folder}/{name}" for name in paths.names(image_dir / folder)]
 
 
-def complete(parts: dict[str, list[Record]], where) -> Splits:
-    """Draws the splits that a data set does not come with, class by class, always the same.
+def complete(parts: dict[str, list[Record]], where: object) -> Splits:
+    """Draws the splits that a data set lacks from its train split, always in the same way.
 
-    From `train` alone 30 % are drawn for test and 20 % for val, as CoOp divides Caltech-101. From
-    `train` and `test` 20 % of train for val. `train` and `val` without a test split: val is what
-    results are reported on, so it is the test split, and a val split is drawn from train.
+    From each class, 20 % are drawn for val, and 30 % for test, as CoOp divides Caltech-101. If
+    there is a val split but no test split, results are expected on val: it becomes the test split,
+    and another val split is drawn.
 
-    Raises `InputError` where a class has not an image for each.
+    Args:
+        parts: the records of the splits that there are; train must be among them.
+        where: names the data set in messages.
+
+    Raises `InputError` if a class has too few images to give each split one.
     """
     val, test = parts.get("val"), parts.get("test")
     if val and test:
         return Splits(parts["train"], val, test)
     if val:
         log.info(
-            "%s has no test split: val is for test, and another val is drawn from train", where
+            "%s has no test split: val is used for test, and another val is drawn from train", where
         )
         test = val
     drawn = Splits([], [], test or [])
@@ -153,15 +158,15 @@ def complete(parts: dict[str, list[Record]], where) -> Splits:
     return drawn
 
 
-def check_files(files: list, workers: int) -> None:
+def check_files(files: Sequence[images.Openable], workers: int) -> None:
     """Raises `InputError` naming every file that is missing or cannot be decoded."""
-    own = files[hosts.index() :: hosts.count()]  # each host looks at a part of them
+    of_this_host = files[hosts.index() :: hosts.count()]
     bad = []
     with concurrent.futures.ThreadPoolExecutor(workers) as pool:
-        reasons = pool.map(images.why_unreadable, own)
-        quiet = not (own and hosts.is_first())
-        counted = tqdm.tqdm(reasons, "files", len(own), unit=" images", disable=quiet)
-        for file, reason in zip(own, counted, strict=True):
+        reasons = pool.map(images.why_unreadable, of_this_host)
+        quiet = not (of_this_host and hosts.is_first())
+        counted = tqdm.tqdm(reasons, "files", len(of_this_host), unit=" images", disable=quiet)
+        for file, reason in zip(of_this_host, counted, strict=True):
             if reason:
                 bad.append(f"{file}: {reason}")
     if bad := sorted(itertools.chain.from_iterable(hosts.from_all(bad))):

@@ -1,7 +1,7 @@
-"""Scenes drawn from a seed: glyphs and shapes of any colour on textured grounds.
+"""Scenes drawn from a seed: glyphs and shapes of any colour on a textured ground.
 
-`tools/pretrain_small_clip.py` writes captions for them and trains the small CLIP with both;
-`digits.py` pastes scans of handwriting among them.
+`tools/pretrain_small_clip.py` trains the small CLIP on scenes and their captions; `digits.py`
+pastes scans of handwriting into scenes.
 """
 
 import functools
@@ -10,7 +10,6 @@ import pathlib
 import random
 from typing import NamedTuple
 
-import matplotlib
 import numpy as np
 import PIL.Image
 import PIL.ImageDraw
@@ -34,7 +33,7 @@ LETTERS = tuple("ABCDEFGHIJKLMNOPQRSTUVWXYZ")
 SHAPES = (
     "circle", "ring", "triangle", "square", "diamond", "pentagon", "star", "cross", "crescent",
 )  # fmt: skip
-# Matplotlib brings these fonts along, so that every machine draws the same.
+# Matplotlib contains these fonts, so every machine draws the same scenes.
 FONTS = (
     "DejaVuSans", "DejaVuSans-Bold", "DejaVuSans-Oblique", "DejaVuSansMono", "DejaVuSerif",
     "DejaVuSerif-Bold", "DejaVuSerif-Italic", "STIXGeneral", "STIXGeneralBol",
@@ -46,7 +45,7 @@ _OVERLAP = 0.05  # of the smaller box's area, at most
 
 
 class Thing(NamedTuple):
-    """What is pasted: `kind` is digit, letter or shape; `name` tells which."""
+    """A thing to paste: `kind` is digit, letter or shape; `name` is which one."""
 
     kind: str
     name: str
@@ -62,7 +61,7 @@ class Box(NamedTuple):
 
 
 class Scene(NamedTuple):
-    """Pixels uint8 `(size, size, 3)`, and what was pasted where, in the order of pasting."""
+    """Pixels uint8 `(size, size, 3)`; the things that were pasted, in order, and their boxes."""
 
     pixels: np.ndarray
     things: tuple[Thing, ...]
@@ -79,11 +78,11 @@ def draw(
     sides: list[tuple[float, float]],
     masks: dict[int, PIL.Image.Image] | None = None,
 ) -> Scene:
-    """Draws `things` where they do not hide each other; later ones that find no room are left out.
+    """Draws `things` where they do not hide each other; those without room are left out.
 
     Args:
         sides: least and greatest side of each thing, as parts of `size`.
-        masks: 8-bit masks to draw the things with these numbers by, as they are.
+        masks: by a thing's number, an 8-bit mask to draw it with, instead of a distorted glyph.
     """
     texture = rng.choice(TEXTURES)
     canvas = PIL.Image.fromarray(_ground(rng, size, COLOURS[ground], texture))
@@ -110,7 +109,9 @@ def random_thing(rng: random.Random, kind: str, ground: str) -> Thing:
     return Thing(kind, name, rng.choice([colour for colour in COLOURS if colour != ground]))
 
 
-def _find_room(rng, size, sides, boxes):
+def _find_room(
+    rng: random.Random, size: int, sides: tuple[float, float], boxes: list[Box]
+) -> Box | None:
     for _ in range(40):
         side = round(size * rng.uniform(*sides))
         box = Box(rng.randint(0, size - side), rng.randint(0, size - side), side)
@@ -119,23 +120,23 @@ def _find_room(rng, size, sides, boxes):
     return None
 
 
-def _shared(a, b):
-    """Pixels that two boxes have in common."""
+def _shared(a: Box, b: Box) -> int:
+    """The number of pixels that two boxes have in common."""
     across = min(a.left + a.side, b.left + b.side) - max(a.left, b.left)
     down = min(a.top + a.side, b.top + b.side) - max(a.top, b.top)
     return max(across, 0) * max(down, 0)
 
 
-def _noise(rng, shape):
+def _noise(rng: random.Random, shape: tuple[int, ...]) -> np.ndarray:
     return np.random.default_rng(rng.getrandbits(64)).standard_normal(shape, np.float32)
 
 
-def _varied(rng, colour):
+def _varied(rng: random.Random, colour: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(min(255, max(0, channel + rng.randint(-20, 20))) for channel in colour)
 
 
-def _ground(rng, size, colour, texture):
-    """Pixels of the ground: between its colour and a lighter or darker one, as the texture says."""
+def _ground(rng: random.Random, size: int, colour: tuple[int, ...], texture: str) -> np.ndarray:
+    """Pixels of the ground; its texture mixes the colour with a lighter or darker shade of it."""
     light = _varied(rng, colour)
     shift = rng.choice((-1, 1)) * rng.randint(25, 60)
     dark = tuple(min(255, max(0, channel + shift)) for channel in light)
@@ -159,7 +160,7 @@ def _ground(rng, size, colour, texture):
     return pixels.clip(0, 255).astype(np.uint8)
 
 
-def _mask(rng, thing):
+def _mask(rng: random.Random, thing: Thing) -> PIL.Image.Image:
     if thing.kind == "shape":
         return _shape(thing.name)
     character = str(DIGITS.index(thing.name)) if thing.kind == "digit" else thing.name
@@ -167,12 +168,14 @@ def _mask(rng, thing):
 
 
 @functools.cache
-def _glyph(character, font):
+def _glyph(character: str, font: str) -> PIL.Image.Image:
     """A character in the middle of a square mask, filling its height."""
+    import matplotlib  # takes a second, and only drawing needs it
+
     folder = pathlib.Path(matplotlib.get_data_path()) / "fonts" / "ttf"
     face = PIL.ImageFont.truetype(str(folder / f"{font}.ttf"), MASK_SIZE)
     left, top, right, bottom = face.getbbox(character)
-    side = max(right - left, bottom - top)
+    side = int(max(right - left, bottom - top))
     mask = PIL.Image.new("L", (side, side))
     place = ((side - (right - left)) / 2 - left, (side - (bottom - top)) / 2 - top)
     PIL.ImageDraw.Draw(mask).text(place, character, fill=255, font=face)
@@ -180,15 +183,15 @@ def _glyph(character, font):
 
 
 @functools.cache
-def _shape(name):
-    scale = 4  # drawn larger, then reduced: Pillow draws no smooth edges
+def _shape(name: str) -> PIL.Image.Image:
+    scale = 4  # drawn larger and then reduced, as Pillow does not smooth edges
     size = MASK_SIZE * scale
     mask = PIL.Image.new("L", (size, size))
     pen = PIL.ImageDraw.Draw(mask)
     whole = (0, 0, size - 1, size - 1)
 
-    def polygon(corners, start, inner=None):
-        """Regular, point up at `start` 0; a star where the inner radius is given."""
+    def polygon(corners: int, start: float, inner: float | None = None) -> None:
+        """A regular polygon, with a corner on top at `start` 0; a star if `inner` is a radius."""
         radii = [1] if inner is None else [1, inner]
         count = corners * len(radii)
         angles = [2 * math.pi * (i + start) / count for i in range(count)]
@@ -226,15 +229,15 @@ def _shape(name):
     return mask.resize((MASK_SIZE, MASK_SIZE), PIL.Image.Resampling.BOX)
 
 
-def _distorted(rng, mask):
-    """Turned, sheared, stretched, and sometimes as coarse as a small scan would be."""
+def _distorted(rng: random.Random, mask: PIL.Image.Image) -> PIL.Image.Image:
+    """The mask turned, sheared, stretched, and sometimes as coarse as a small scan."""
     if rng.random() < 0.3:
         coarse = rng.randint(8, 16)
         mask = mask.resize((coarse, coarse), PIL.Image.Resampling.BOX)
     width, height = mask.size
     turn, shear = rng.gauss(0, 0.12), rng.gauss(0, 0.12)
     across, down = rng.uniform(1.0, 1.35), rng.uniform(1.0, 1.15)
-    # Pillow takes the inverse map: from a place in the result to one in the source.
+    # Pillow expects the inverse map, from a place in the result to a place in the source.
     a, b = across * math.cos(turn), across * (math.sin(turn) + shear)
     d, e = -down * math.sin(turn), down * math.cos(turn)
     c = width / 2 - a * width / 2 - b * height / 2

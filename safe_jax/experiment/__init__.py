@@ -1,3 +1,4 @@
-"""One run of a config, top to bottom: subsets, methods, rows of results.
-Gives `run.run`; `results.py` holds what a row is and loads no JAX.
+"""One run of a config, top to bottom: subsets, methods on each subset, rows of results.
+`run.run` does it; `knobs.py` declares every knob; `results.py` declares a row and loads no JAX, so
+that a report can read it.
 """

@@ -1,165 +1,168 @@
-"""The methods that are compared: what each is made of, and the images that it takes."""
+"""Each method on each trial: tuned, chosen, and made into a row."""
 
-import dataclasses
 import functools
+import hashlib
+import json
 import time
-from collections.abc import Callable
+from collections.abc import Sequence
+from typing import Any
 
+import numpy as np
+
+from safe_jax.classifier.choose import choose
+from safe_jax.classifier.classifier import Classifier
 from safe_jax.experiment import examples, knobs
-from safe_jax.experiment.trial import Trial, Tuned
-from safe_jax.methods import cache, safe, safe_a
-from safe_jax.methods.clip_adapter import ClipAdapter
-from safe_jax.methods.linear_probe import LinearProbe
-from safe_jax.methods.partial import Partial
-from safe_jax.methods.prolip import ProLIP
-from safe_jax.methods.safe import Safe
-from safe_jax.methods.safe_a import SafeA
-from safe_jax.methods.tip_adapter import TipAdapter
-from safe_jax.tuning import fit, train
+from safe_jax.experiment.results import Candidate, Row
+from safe_jax.experiment.trial import Outcome, Trial
+from safe_jax.methods import catalogue
+from safe_jax.methods.contract import Start
+from safe_jax.tuning import fit
+from safe_jax.tuning.fit import Checkpoints, Job, Member, Tuned
 
 
-@dataclasses.dataclass(frozen=True)
-class Method:
-    """How a method is compared.
+def tune(trials: Sequence[Trial], name: str) -> None:
+    """Tunes a method on trials, as far as it has not been, and notes the outcome of each.
 
-    `start` gives method, parameters and context on a trial; `images` the images in the form that
-    it takes; `grid` what is chosen on validation images beside rate and decay. `after` has been
-    tuned before, on the same trial.
+    Raises `loop.DivergedError` where no candidate of a trial kept a finite loss.
     """
-
-    start: Callable
-    images: Callable
-    grid: Callable = lambda trial, config: {}
-    tunes: bool = True
-    after: tuple[str, ...] = ()
-
-
-def tune(trials: list[Trial], name: str) -> None:
-    """Tunes a method on trials, as far as it has not been, and notes what each chooses."""
-    method = METHODS[name]
+    method = catalogue.METHODS[name]
     for earlier in method.after:
         tune(trials, earlier)
-    trials = [trial for trial in trials if name not in trial.choices]
+    trials = [trial for trial in trials if name not in trial.outcomes]
     if not trials:
         return
-    config = knobs.of(trials[0].context.config, name)
+    settings = knobs.settings(trials[0].shared.config, name)
     starts, seconds = [], []
     for trial in trials:
-        began = time.time()
-        banked = method.tunes and config.features == "bank"
-        images = method.images(trial, "train") if banked else None
-        starts.append(fit.Start(*method.start(trial, config), images))
-        seconds.append(time.time() - began)
-    if method.tunes:
-        tuned = fit.tune(trials, starts, name, config)
-    else:
-        tuned = [[_as_is(trial, *start[:3])] for trial, start in zip(trials, starts, strict=True)]
+        began = time.perf_counter()
+        starts.append(method.start(trial.setting(method), settings))
+        seconds.append(time.perf_counter() - began)
+    tuned = _tuned(trials, starts, name)
     for trial, candidates, before in zip(trials, tuned, seconds, strict=True):
-        began = time.time()
-        images_of = functools.partial(method.images, trial)
-        choice = trial.choose(candidates, method.grid(trial, config), images_of)
-        taken = before + choice.seconds + time.time() - began
-        trial.choices[name] = dataclasses.replace(choice, seconds=taken)
+        trial.outcomes[name] = _outcome(trial, name, settings, candidates, before)
 
 
-def _as_is(trial, method, params, context) -> Tuned:
-    return Tuned(*train.as_is(method, params, context, trial.mesh))
+def _tuned(trials, starts: Sequence[Start], name) -> list[list[Tuned]]:
+    """On each trial the candidates: the method tuned by each recipe, or as it started."""
+    method, shared = catalogue.METHODS[name], trials[0].shared
+    if not method.tunes:
+        return [[fit.untuned(start, shared.mesh)] for start in starts]
+    recipes = knobs.recipes(shared.config, name)
+    jobs = [
+        Job(start, trial.train_images(method), trial.subset.seed, trial.key)
+        for trial, start in zip(trials, starts, strict=True)
+    ]
+    members = [Member(job, recipe) for job in jobs for recipe in recipes]
+    folders = {trial.key: trial.folder for trial in trials}
+
+    def folder(members: Sequence[Member]):
+        """A name for what is tuned, so that no other checkpoint is resumed."""
+        which = [[job.key, recipe.learning_rate, recipe.weight_decay] for job, recipe in members]
+        text = json.dumps([which, knobs.method_knobs(shared.config, name)])
+        digest = hashlib.sha256(text.encode()).hexdigest()[:8]
+        return folders[members[0].job.key] / f"{name}-{digest}"
+
+    checkpoints = Checkpoints(folder, shared.config.checkpoint_every)
+    several = len(recipes) > 1
+    tuned = fit.fit_all(members, shared.config.population, shared.mesh, checkpoints, several)
+    return [tuned[at : at + len(recipes)] for at in range(0, len(tuned), len(recipes))]
 
 
-def row(trial: Trial, name: str) -> dict:
-    """What a method's row says beside what tells the trial, once it is tuned.
+def _outcome(trial: Trial, name, settings, candidates: Sequence[Tuned], seconds) -> Outcome:
+    began = time.perf_counter()
+    method, shared = catalogue.METHODS[name], trial.shared
+    grid = method.grid(settings, trial.classifiers(method.after))
+    val = None
+    if trial.subset.val and (grid or len(candidates) > 1):
+        val = trial.view(method, "val")
+    choice = choose(candidates, grid, val, shared.reader)
+    tuned = candidates[choice.candidate]
+    point = {axis: values[i] for (axis, values), i in zip(grid.items(), choice.at, strict=True)}
+    classifier = Classifier(
+        name, tuned.method, tuned.params, tuned.context, point, shared.data.classnames, trial.origin
+    )
+    several = len(candidates) > 1
+    rated = [
+        Candidate(
+            learning_rate=one.recipe.learning_rate,
+            weight_decay=one.recipe.weight_decay,
+            val_accuracy=accuracy,
+        )
+        for one, accuracy in zip(candidates, choice.best_c or [None] * len(candidates), strict=True)
+        if several and one.recipe
+    ]
+    return Outcome(
+        classifier=classifier,
+        grid=grid,
+        at=choice.at,
+        val_accuracy=choice.val_accuracy,
+        candidates=rated,
+        recipe=tuned.recipe,
+        losses=tuned.epoch_losses,
+        seconds=seconds + sum(one.seconds for one in candidates) + time.perf_counter() - began,
+    )
+
+
+def row(trial: Trial, name: str) -> tuple[Row, dict[str, float]]:
+    """A method's row, once it is tuned, and its accuracy on each transfer.
 
     Its seconds are all that it takes by itself: SAFE-A's have SAFE's tuning, though it is shared;
     of a tuning together with others they are an even share.
     """
-    method, choice, began = METHODS[name], trial.choices[name], time.time()
-    found = trial.measured(choice, functools.partial(method.images, trial))
-    if name == "safe":
-        found |= examples.of_safe(trial, found["alpha"])
-    shared = sum(trial.choices[earlier].seconds for earlier in method.after)
-    found["seconds"] = shared + choice.seconds + time.time() - began
-    own = knobs.own(trial.context.config, name)
-    return found | {"knobs": own} if own else found
+    began = time.perf_counter()
+    method, shared, outcome = catalogue.METHODS[name], trial.shared, trial.outcomes[name]
+    config, classifier, reader = shared.config, outcome.classifier, shared.reader
+    view = functools.partial(trial.view, method)
+    transfers = {to: classifier.evaluate(view(to), reader) for to in shared.transfers}
+    fields: dict[str, Any] = {
+        "accuracy": classifier.evaluate(view("eval"), reader),
+        "selection": config.selection if outcome.grid or outcome.candidates else "none",
+        **_chosen_point(classifier),
+        **_how_chosen(outcome),
+    }
+    if len(outcome.grid) == 1:  # for the plots of a report: nothing is chosen on "eval"
+        fields["curve"] = _curve(outcome, view("eval"), reader)
+    elif outcome.val_accuracy is not None:  # a curve would have thousands of points
+        fields["val_accuracy"] = float(outcome.val_accuracy[outcome.at])
+    if method.blends:
+        fields |= examples.of_blend(trial, outcome)
+    if own := knobs.method_knobs(config, name):
+        fields["knobs"] = own
+    before = sum(trial.outcomes[earlier].seconds for earlier in method.after)
+    seconds = before + outcome.seconds + time.perf_counter() - began
+    shots, seed, images = trial.key
+    found = Row(
+        dataset=shared.data.name, method=name, shots=shots, seed=seed, images=images,
+        split=config.eval_split, protocol=config.protocol, config_hash=shared.config_hash,
+        weights=shared.weights, seconds=seconds, **fields,
+    )  # fmt: skip
+    return found, transfers
 
 
-# How each method starts on a trial.
+def _chosen_point(classifier: Classifier) -> dict[str, Any]:
+    """Alpha, a and b have fields of their own; a method may have axes of other names."""
+    point = {axis: float(value) for axis, value in classifier.point.items()}
+    fields: dict[str, Any] = {
+        axis: point.pop(axis) for axis in ("alpha", "a", "b") if axis in point
+    }
+    return fields | {"point": point}
 
 
-def _text_classifier(trial, config):
-    return LinearProbe.init(trial.context.model, trial.context.text_kd)
+def _how_chosen(outcome: Outcome) -> dict[str, Any]:
+    fields: dict[str, Any] = {}
+    if outcome.candidates and outcome.recipe:
+        fields["learning_rate"] = outcome.recipe.learning_rate
+        fields["weight_decay"] = outcome.recipe.weight_decay
+        fields["candidates"] = outcome.candidates
+    if outcome.losses is not None:
+        fields["losses"] = outcome.losses.tolist()
+    return fields
 
 
-def _safe(trial, config):
-    return Safe.init(trial.context.model, trial.context.text_kd, config)
-
-
-def _cache(trial, config):
-    images, context = trial.pooled("train"), trial.context
-    support_nvd = images.bank.arrays["original_bd"][images.row_nv]
-    return TipAdapter.init(context.model, context.text_kd, support_nvd, images.label_n, config)
-
-
-def _cache_of_both_pools(trial, config):
-    images, context = trial.both_pools("train"), trial.context
-    arrays = (images.bank.arrays[name][images.row_nv] for name in ("tuned_bd", "original_bd"))
-    return SafeA.init(context.model, context.text_kd, *arrays, images.label_n, config)
-
-
-def _keys_of_both_pools(trial, config):
-    method, support, context = _cache_of_both_pools(trial, config)
-    return method, *method.with_keys(support, context, _safe_a_alpha(trial))
-
-
-def _safe_a_alpha(trial):
-    return trial.choices["safe_a"].point["alpha"]
-
-
-def _adapter(trial, config):
-    context = trial.context
-    return ClipAdapter.init(context.model, context.text_kd, config, trial.subset.seed)
-
-
-def _projection(trial, config):
-    weight = config.regularizer / trial.subset.shots
-    return ProLIP.init(trial.context.model, trial.context.text_kd, weight)
-
-
-def _pool_and_head(trial, config):
-    return Partial.init(trial.context.model, trial.context.text_kd)
-
-
-# What each method leaves to selection.
-
-
-def _alpha(trial, config):
-    return safe.grid(config)
-
-
-def _b_a(trial, config):
-    return cache.grid(config)
-
-
-def _alpha_b_a(trial, config):
-    return safe_a.grid(config)
-
-
-def _b_a_at_alpha(trial, config):
-    return safe_a.grid(config, _safe_a_alpha(trial))
-
-
-METHODS = {
-    "zero_shot": Method(_text_classifier, Trial.pooled, tunes=False),
-    "safe": Method(_safe, Trial.dense, _alpha),
-    "safe_a": Method(
-        _cache_of_both_pools, Trial.both_pools, _alpha_b_a, tunes=False, after=("safe",)
-    ),
-    "safe_a_f": Method(
-        _keys_of_both_pools, Trial.both_pools, _b_a_at_alpha, after=("safe", "safe_a")
-    ),
-    "tip_adapter": Method(_cache, Trial.pooled, _b_a, tunes=False),
-    "tip_adapter_f": Method(_cache, Trial.pooled, _b_a),
-    "clip_adapter": Method(_adapter, Trial.pooled),
-    "prolip": Method(_projection, Trial.unprojected),
-    "linear_probe": Method(_text_classifier, Trial.pooled),
-    "partial": Method(_pool_and_head, Trial.dense),
-}
+def _curve(outcome: Outcome, view, reader) -> dict[str, list[float]]:
+    """Accuracy along the only axis of the grid, on validation images and on `view`."""
+    curve = {axis: values.tolist() for axis, values in outcome.grid.items()}
+    if outcome.val_accuracy is not None:
+        curve["val"] = np.ravel(outcome.val_accuracy).tolist()
+    accuracy = outcome.classifier.measure(outcome.grid, view, reader).accuracy
+    return curve | {"eval": np.ravel(accuracy).tolist()}

@@ -1,223 +1,227 @@
-"""What a config may hold, what is filled in for it, and what identifies its results."""
+"""Every knob of a config with its type, bounds and default; what identifies an experiment.
+
+A config is flat: each room declares the settings that its functions read, `Config` has them all,
+and a function that takes `DataSettings`, say, can be handed a `Config`. The knobs that a method has
+for itself stand in a group of the method's name.
+"""
 
 import hashlib
 import json
-import logging
-import math
 import os
-import re
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 import jax
-from ml_collections import ConfigDict, FrozenConfigDict
+import pydantic
+from ml_collections import ConfigDict
+from pydantic import AfterValidator
 
-from safe_jax.classifier import selection
+from safe_jax.bank.store import BankSettings
 from safe_jax.data import datasets
-from safe_jax.methods import safe, tip_adapter
-from safe_jax.runtime import paths
-from safe_jax.runtime.errors import InputError
+from safe_jax.data.datasets import Dataset, DataSettings
+from safe_jax.methods import catalogue
+from safe_jax.methods.contract import Knobs, Recipe
+from safe_jax.methods.safe import SafeSettings
+from safe_jax.runtime import paths, schema
+from safe_jax.runtime.schema import Bounds, Different, ListOrTuple, NotNegative, Positive, knob
 
-log = logging.getLogger(__name__)
-
-_CHOICES = {
-    "dtype": ("auto", "float32", "bfloat16", "float16"),
-    "features": ("bank", "online"),
-    "bank_dtype": ("float16", "float32"),
-    "blend": safe.BLENDS,
-    "selection": selection.SELECTIONS,
-    "eval_split": ("test", "val"),
-    "protocol": ("few_shot", "tip_adapter"),
-}
-_AT_LEAST = {
-    "epochs": 1,
-    "batch_size": 1,
-    "views": 1,
-    "trunk_batch_size": 1,
-    "eval_batch_size": 1,
-    "checkpoint_every": 1,
-    "alpha_grid_size": 2,
-    "population": 1,
-    "workers": 0,
-    "warmup_epochs": 0,
-    "weight_decay": 0,
-    "learning_rate": 0,
-    "eps": 0,
-}
-_TUNED = {"learning_rate": 0, "weight_decay": 0, "warmup_epochs": 0, "epochs": 1, "batch_size": 1}
-_CACHE = {"a": 0, "b": 0, "a_max": 0, "b_max": 0, "a_steps": 1, "b_steps": 1}
-_GROUP_AT_LEAST = {
-    "tip_adapter": _CACHE,
-    "safe_a": _CACHE,
-    "tip_adapter_f": _TUNED | {"epochs": 0, "eps": 0},
-    "clip_adapter": _TUNED | {"reduction": 1, "ratio": 0},
-    "prolip": _TUNED | {"batch_size": 0, "regularizer": 0, "eps": 0},
-    "linear_probe": _TUNED,
-    "partial": _TUNED,
-}
-
-# The methods, and the groups of knobs that each has for itself beside those at the top.
-_GROUPS = {
-    "zero_shot": (),
-    "safe": (),
-    "safe_a": ("safe_a",),
-    "safe_a_f": ("safe_a", "tip_adapter_f"),
-    "tip_adapter": ("tip_adapter",),
-    "tip_adapter_f": ("tip_adapter", "tip_adapter_f"),
-    "clip_adapter": ("clip_adapter",),
-    "prolip": ("prolip",),
-    "linear_probe": ("linear_probe",),
-    "partial": ("partial",),
-}
-METHODS = tuple(_GROUPS)
-_ONLINE = ("zero_shot", "safe", "partial")  # the others tune on what is computed once
-
-# No number in a row depends on these, or the row itself tells them: the weights, shots, seed, and
-# the images as they are. The prompts are hashed themselves, wherever they come from.
-_NOT_HASHED = (
-    "data_root", "prompts_file", "weights", "cache_dir", "workers", "trunk_batch_size",
-    "eval_batch_size", "checkpoint_every", "population", "shots", "seeds",
-    # A row has the knobs of its method's groups: a method can join a file that has others.
-    "methods", *{group for groups in _GROUPS.values() for group in groups},
-)  # fmt: skip
+SettingsT = TypeVar("SettingsT", bound=schema.Model)
 
 
-def follow_protocol(config: ConfigDict) -> None:
-    """Sets the knobs that `config.protocol` decides."""
-    if config.protocol == "tip_adapter":
-        log.info("config.protocol=tip_adapter: all validation images choose, and seed 1 is used")
-        config.update(selection="full_val", seeds=(1,))
+def _not_empty(values: tuple) -> tuple:
+    if not values:
+        raise ValueError("at least one value is expected")
+    return values
 
 
-def validate(config: ConfigDict) -> None:
-    """Raises `InputError` for a value that nothing can be done with."""
-    for knob, choices in _CHOICES.items():
-        if config[knob] not in choices:
-            raise InputError(f"config.{knob}={config[knob]!r}: one of {', '.join(choices)}")
-    methods = _names(config.methods)
-    if unknown := [name for name in methods if name not in METHODS]:
-        raise InputError(
-            f"config.methods: there is no {', '.join(unknown)}; choose from {', '.join(METHODS)}"
-        )
-    if not methods or len(set(methods)) < len(methods):
-        raise InputError(f"config.methods={','.join(methods)}: different methods are expected")
-    if config.features == "online" and (rest := [m for m in methods if m not in _ONLINE]):
-        raise InputError(f"{', '.join(rest)}: set config.features=bank, for these tune on a bank")
-    _validate_least("", config, _AT_LEAST)
-    for group, least in _GROUP_AT_LEAST.items():
-        _validate_least(f"{group}.", config[group], least)
-        if "trainable" in config[group]:
-            _validate_pattern(f"{group}.trainable", config[group].trainable)
-    for knob in ("shots", "seeds"):
-        values = config[knob]
-        if (
-            not values
-            or not all(isinstance(x, int) for x in values)
-            or len(set(values)) < len(values)
-        ):
-            raise InputError(f"config.{knob}={values}: different whole numbers are expected: 1,2,4")
-    if min(config.shots) < 1:
-        raise InputError(f"config.shots={config.shots}: at least 1 image a class is expected")
-    if min(config.seeds) < 0 or max(config.seeds) >= 2**32:
-        raise InputError(f"config.seeds={config.seeds}: from 0 to 2**32 - 1 is expected")
-    scale = config.crop_scale
-    if len(scale) != 2 or not 0 < scale[0] <= scale[1] <= 1:
-        raise InputError(f"config.crop_scale={config.crop_scale}: 0 < low <= high <= 1 is expected")
-    for knob in ("learning_rates", "weight_decays"):
-        values = config[knob]
-        if len(set(values)) < len(values) or not all(_is_least(x, 0) for x in values):
-            raise InputError(f"config.{knob}={values}: different numbers, none below 0, expected")
-        if values and config.selection == "fixed":
-            raise InputError(
-                f"config.{knob} are chosen from on validation images, but "
-                "config.selection=fixed chooses nothing: use few_shot_val"
+def _are_methods(names: tuple[str, ...]) -> tuple[str, ...]:
+    if unknown := [name for name in names if name not in catalogue.METHODS]:
+        known = ", ".join(catalogue.METHODS)
+        raise ValueError(f"there is no {', '.join(unknown)}; choose from {known}")
+    return names
+
+
+NotEmpty = AfterValidator(_not_empty)
+Seed = Annotated[int, AfterValidator(Bounds(ge=0, le=2**32 - 1))]
+Rates = Annotated[tuple[NotNegative, ...], Different, ListOrTuple]
+
+
+class Config(DataSettings, BankSettings, SafeSettings, Recipe):
+    """All knobs but those that a method has for itself."""
+
+    weights: schema.Name = knob(
+        "RN50",
+        "the pre-trained model: RN50, RN101, RN50x4, RN50x16, RN50x64 (downloaded on first use), "
+        "small (comes with the package), or a directory of tools/convert_torch_weights.py",
+    )
+    shots: Annotated[tuple[Positive, ...], Different, NotEmpty, ListOrTuple] = knob(
+        (1, 2, 4, 8, 16), "labelled images a class"
+    )
+    seeds: Annotated[tuple[Seed, ...], Different, NotEmpty, ListOrTuple] = knob(
+        (1, 2, 3), "of the subsets and of the order of training"
+    )
+    methods: Annotated[
+        tuple[schema.Text, ...], AfterValidator(_are_methods), Different, NotEmpty, ListOrTuple
+    ] = knob(("zero_shot", "safe"), "the methods that are compared, by their modules' names")
+    epochs: Positive = knob(50, "passes over the training images")
+    batch_size: Positive = knob(64, "images of a step")
+    learning_rates: Rates = knob(
+        (), "if given, they replace every method's rate, and validation images choose one"
+    )
+    weight_decays: Rates = knob(
+        (), "if given, they replace every method's decay, and validation images choose one"
+    )
+    features: Literal["bank", "online"] = knob(
+        "bank",
+        "where dense maps come from: the bank (each image once), or the trunk in every step, "
+        "on fresh crops (online)",
+    )
+    protocol: Literal["few_shot", "tip_adapter"] = knob(
+        "few_shot",
+        "tip_adapter: the way of the published figures, selection=full_val and seed 1 alone "
+        "(without what they choose on test); rows and tables say so",
+    )
+    eval_split: Literal["test", "val"] = knob(
+        "test", "what is evaluated on; val, the images that chose no alpha, is for choosing knobs"
+    )
+    eval_batch_size: Positive = knob(256, "images of a batch in evaluation")
+    checkpoint_every: Positive = knob(500, "steps between checkpoints")
+    population: Positive = knob(
+        1,
+        "tunings in one compiled program, all in the memory of the devices; for accelerators: "
+        "on a CPU nothing is gained",
+    )
+
+    @pydantic.model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        online = self.features == "online"
+        if online and (rest := [m for m in self.methods if catalogue.METHODS[m].needs_bank]):
+            raise ValueError(f"{', '.join(rest)}: set config.features=bank, for these need a bank")
+        if online and self.population > 1:
+            raise ValueError(
+                "config.population tunes members on rows of a bank: set config.features=bank, or "
+                "config.population=1"
             )
-    if config.population > 1 and config.features == "online":
-        raise InputError(
-            "config.population tunes on a bank, each member with rows of its own: set "
-            "config.features=bank, or config.population=1"
-        )
-    if not 0 <= config.alpha <= 1:
-        raise InputError(f"config.alpha={config.alpha}: a value from 0 to 1 is expected")
-    if not 0 < config.train_alpha <= 1:  # at 0 the tuned pool would have no part in the loss
-        raise InputError(
-            f"config.train_alpha={config.train_alpha}: above 0 and at most 1 is expected"
-        )
-    for knob in ("b1", "b2"):
-        if not 0 <= config[knob] < 1:
-            raise InputError(f"config.{knob}={config[knob]}: at least 0 and below 1 is expected")
-    if config.clip_adapter.ratio > 1:
-        raise InputError(f"config.clip_adapter.ratio={config.clip_adapter.ratio}: at most 1")
-    _validate_pattern("trainable", config.trainable)
-    if (config.eval_split, config.selection) == ("val", "full_val"):
-        raise InputError(
-            "config.eval_split=val evaluates on validation images that chose no alpha, but with "
-            "config.selection=full_val every validation image chose alpha: use few_shot_val"
-        )
+        for name in ("learning_rates", "weight_decays"):
+            if getattr(self, name) and self.selection == "fixed":
+                raise ValueError(
+                    f"config.{name} are chosen from on validation images, but "
+                    "config.selection=fixed chooses nothing: use few_shot_val"
+                )
+        if (self.eval_split, self.selection) == ("val", "full_val"):
+            raise ValueError(
+                "config.eval_split=val evaluates on validation images that chose no alpha, but "
+                "with config.selection=full_val every validation image chose alpha: use "
+                "few_shot_val"
+            )
+        return self
 
 
-def _validate_least(prefix, knobs, at_least):
-    for knob, least in at_least.items():
-        if not _is_least(knobs[knob], least):
-            raise InputError(f"config.{prefix}{knob}={knobs[knob]}: at least {least} is expected")
+# No number in a row depends on these knobs, or the row has them in a column: the weights, shots,
+# seed, and the digest of the images. The prompts are hashed themselves, wherever they come from.
+_NOT_HASHED = {
+    "data_root", "prompts_file", "weights", "cache_dir", "workers", "trunk_batch_size",
+    "eval_batch_size", "checkpoint_every", "population", "shots", "seeds", "methods",
+}  # fmt: skip
 
 
-def _is_least(x, least):
-    return isinstance(x, int | float) and least <= x < math.inf  # nan is not
+def _groups() -> dict[str, type[Knobs]]:
+    """The knobs of each method that has some for itself."""
+    return {n: m.knobs for n, m in catalogue.METHODS.items() if m.knobs.model_fields}
 
 
-def _validate_pattern(knob, pattern):
-    try:
-        re.compile(pattern)
-    except re.error as error:
-        raise InputError(f"config.{knob}={pattern!r} is no regular expression: {error}") from None
+def default_config() -> ConfigDict:
+    """Every knob at its default; locked, so that a mistyped knob in a config is an error."""
+    config = ConfigDict(Config().model_dump())
+    for name, knobs in _groups().items():
+        config[name] = ConfigDict(knobs().model_dump())
+    return config.lock()
 
 
-def _names(methods):
-    """As they are in a config file, or in one string of a command line."""
-    return tuple(name.strip() for name in ",".join(methods).split(",") if name.strip())
+def help_text() -> str:
+    """A line for each knob: default, bounds and meaning."""
+    lines = schema.describe(Config)
+    for name, knobs in _groups().items():
+        lines += [f"{name}.{line}" for line in schema.describe(knobs)]
+    return "\n".join(f"config.{line}" for line in lines)
 
 
-def resolve(config: ConfigDict) -> FrozenConfigDict:
-    """The config with automatic values filled in; it cannot change any more."""
-    config = config.copy_and_resolve_references()
-    config.methods = _names(config.methods)
+def read(config: ConfigDict) -> Config:
+    """The config with its values checked and automatic ones filled in; it cannot change any more.
+
+    Raises `InputError` for a value that nothing can be done with.
+    """
+    values = config.copy_and_resolve_references().to_dict()
+    # As they are in a config file, or in one text of a command line.
+    names = ",".join(map(str, values["methods"])).split(",")
+    values["methods"] = tuple(name.strip() for name in names if name.strip())
+    if values["protocol"] == "tip_adapter":
+        values |= {"selection": "full_val", "seeds": (1,)}
+    groups: Any = {name: (knobs, knobs()) for name, knobs in _groups().items()}
+    kind = pydantic.create_model("Config", __base__=Config, **groups)
+    return _resolve(schema.check(kind, values, "config."))
+
+
+def _resolve(config: Config) -> Config:
     benchmark = datasets.benchmark_name(config)
-    settings = tip_adapter.SETTINGS.get(benchmark, tip_adapter.OTHERS)._asdict()
-    for group in (config.tip_adapter, config.safe_a):
-        group.update({knob: float(x) for knob, x in settings.items() if not group[knob]})
-    if not config.tip_adapter_f.epochs:
-        config.tip_adapter_f.epochs = 100 if benchmark == "eurosat" else 20
+    automatic: dict[str, Any] = {
+        name: getattr(config, name).for_dataset(benchmark) for name in _groups()
+    }
     if config.dtype == "auto":
-        config.dtype = "float32" if jax.default_backend() == "cpu" else "bfloat16"
-    config.workers = config.workers or os.cpu_count()
-    return FrozenConfigDict(config)
+        on_cpu = jax.default_backend() == "cpu"
+        automatic["dtype"] = "float32" if on_cpu else "bfloat16"
+    automatic["workers"] = config.workers or os.cpu_count()
+    return config.model_copy(update=automatic)
 
 
-def own(config, method: str) -> dict:
-    """The knobs that a method has for itself."""
-    return {k: v for group in _GROUPS[method] for k, v in config[group].to_dict().items()}
+def method_knobs(config: Config, name: str) -> dict[str, Any]:
+    """The knobs of a method's groups, its own and those that it shares."""
+    groups = [n for n in (*catalogue.METHODS[name].shares, name) if hasattr(config, n)]
+    return {
+        knob: value
+        for group in groups
+        for knob, value in sorted(getattr(config, group).model_dump().items())
+    }
 
 
-def of(config: FrozenConfigDict, method: str) -> FrozenConfigDict:
-    """The config as a method sees it: its own knobs in the place of those at the top."""
-    return FrozenConfigDict(config.to_dict() | own(config, method))
+def for_method(config: Config, name: str, kind: type[SettingsT]) -> SettingsT:
+    """Settings as a method sees them: its own knobs in the place of those at the top."""
+    values = config.model_dump() | method_knobs(config, name)
+    return kind.model_validate({field: values[field] for field in kind.model_fields})
 
 
-def experiment_hash(config: FrozenConfigDict, data, weights_digest: str) -> str:
-    """Identifies an experiment: rows with the same hash belong together."""
-    knobs = {k: v for k, v in config.to_dict().items() if k not in _NOT_HASHED}
+def settings(config: Config, name: str) -> Any:
+    """All that a method's functions read of a config."""
+    return for_method(config, name, catalogue.METHODS[name].settings)
+
+
+def recipes(config: Config, name: str) -> list[Recipe]:
+    """How a method is tuned: a recipe for each rate and decay that validation is to choose from."""
+    recipe = for_method(config, name, Recipe)
+    return [
+        recipe.model_copy(update={"learning_rate": rate, "weight_decay": decay})
+        for rate in config.learning_rates or (recipe.learning_rate,)
+        for decay in config.weight_decays or (recipe.weight_decay,)
+    ]
+
+
+def experiment_hash(config: Config, data: Dataset, weights_digest: str) -> str:
+    """Identifies an experiment: rows with the same hash belong together.
+
+    A method's own knobs are a field of its rows, so that a method can join a file that has others.
+    """
+    values = sorted(config.model_dump().items())
+    hashed = {k: v for k, v in values if k not in _NOT_HASHED and k not in catalogue.METHODS}
     sha = hashlib.sha256(
-        json.dumps([knobs, weights_digest, data.classnames, data.prompts]).encode()
+        json.dumps([hashed, weights_digest, data.classnames, data.prompts]).encode()
     )
     for part in data.splits:
-        sha.update(
-            "\n".join(f"{record.path} {record.label}" for record in part).encode(
-                "utf-8", "surrogateescape"
-            )
-        )
+        listing = "\n".join(f"{record.path} {record.label}" for record in part)
+        sha.update(listing.encode("utf-8", "surrogateescape"))
     return sha.hexdigest()[:12]
 
 
-def note(path, config: FrozenConfigDict) -> None:
-    """Writes every knob down for whoever reads the results."""
+def write_config(path: Any, config: Config) -> None:
+    """Writes every knob into a file, for whoever reads the results."""
     path.parent.mkdir(exist_ok=True)
-    paths.write(path, (json.dumps(config.to_dict(), indent=2) + "\n").encode())
+    text = json.dumps(config.model_dump(mode="json"), indent=2, sort_keys=True)
+    paths.write(path, (text + "\n").encode())

@@ -1,127 +1,258 @@
-"""Results: a row for each number in `results.jsonl`, written by one run, read by any."""
+"""Results: a row for each number in `results.jsonl`, written by one run, read by any. Loads no JAX.
 
-import fcntl
+Axes of a row's lists: e epochs, g points of a grid, h rows and w columns of cells.
+"""
+
 import json
 import os
+from typing import Annotated, Any, NamedTuple, Self
 
-from safe_jax.runtime import paths
+import filelock
+from pydantic import AfterValidator, Field
+
+from safe_jax.runtime import paths, schema
 from safe_jax.runtime.errors import InputError
+from safe_jax.runtime.paths import Path
+from safe_jax.runtime.schema import Bounds, Count, Fraction, Name, NotNegative, Positive, Text
+from safe_jax.runtime.schema import knob as field
 
-# What a report needs of a row; whatever else stands in it is shown where it is known.
-_FIELDS = {
-    "dataset": str,
-    "method": str,
-    "shots": int,
-    "seed": int,
-    "split": str,
-    "accuracy": (int, float),
-    "selection": str,
-    "config_hash": str,
-    "weights": str,
-    "seconds": (int, float),
-}
+
+def _equal_lengths(lists: Any) -> Any:
+    """Checks the lists in a list, or the values of an object."""
+    values = lists.values() if isinstance(lists, dict) else lists
+    if len({len(value) for value in values}) > 1:
+        raise ValueError("lists of equal length are expected")
+    return lists
+
+
+Percent = Annotated[float, AfterValidator(Bounds(ge=0, le=100))]
+Curve = Annotated[dict[str, list[float]], AfterValidator(_equal_lengths)]
+_NotEmpty = Field(min_length=1)
+Matrix = Annotated[
+    list[Annotated[list[Fraction], _NotEmpty]], _NotEmpty, AfterValidator(_equal_lengths)
+]
+
+
+class _Part(schema.Model, extra="ignore"):
+    """A part of a row. A field that a newer version may have written is ignored."""
+
+
+class Candidate(_Part):
+    """A learning rate and weight decay to choose from; without accuracy where it diverged."""
+
+    learning_rate: NotNegative
+    weight_decay: NotNegative
+    val_accuracy: Percent | None = None
+
+
+class Answer(_Part):
+    """The most probable class."""
+
+    name: Text = Field(alias="class")
+    probability: Fraction
+
+
+class Attention(_Part):
+    """Where each pool looks, `(h, w)`: the mean over heads, summing to 1 over cells."""
+
+    original: Matrix
+    tuned: Matrix
+
+
+class Example(_Part):
+    """An image of the evaluation split, classified at alpha 0 and at the chosen alpha."""
+
+    image: Text  # the path of its picture, from the workdir
+    label: Text
+    zero_shot: Answer
+    blended: Answer
+    attention: Attention
+
+
+class Row(_Part):
+    """A line of `results.jsonl`. A field that is None, or empty, is left out, but for `alpha`."""
+
+    method: Name = field(..., "by its name in configs")
+    shots: Positive = field(..., "training images a class")
+    seed: Count = field(..., "of the subset, and of the order of training")
+    accuracy: Percent = field(..., "on the images of the split")
+    images: Text | None = field(None, "digest of the names, sizes and times of the subset's files")
+    dataset: Name = field(..., "evaluated on")
+    config_hash: Text = field(..., "digest of knobs, data and weights; equal in an experiment")
+    weights: Text = field(..., "NAME@DIGEST of the pre-trained model")
+    split: Text = field(..., "test, or val: validation images that chose nothing")
+    protocol: Text | None = field(None, "few_shot, or tip_adapter: as published figures")
+    selection: Text = field(..., "how values were chosen: config.selection, or none")
+    alpha: Fraction | None = field(None, "chosen blend of the original pool (0) and the tuned (1)")
+    b: NotNegative | None = field(None, "chosen sharpness of the cache")
+    a: NotNegative | None = field(None, "chosen weight of the cache")
+    point: dict[str, float] = field({}, "chosen values on the method's other axes")
+    learning_rate: NotNegative | None = field(None, "chosen among the candidates")
+    weight_decay: NotNegative | None = field(None, "chosen among the candidates")
+    candidates: list[Candidate] = field([], "all that were tuned, where there are several")
+    curve: Curve = field({}, "a grid (g,) by its axis; accuracy (g,) on `val`, `eval`, in per cent")
+    val_accuracy: Percent | None = field(None, "on validation images, where there is no curve")
+    losses: list[float] = field([], "mean training loss of each epoch, (e,)")
+    examples: list[Example] = field([], "a few images, drawn before any result")
+    attention_on_object: dict[str, Percent] = field({}, "per cent: `original`, `tuned`, `even`")
+    seconds: NotNegative = field(..., "of the method, with the methods that it needs")
+    knobs: dict[str, Any] = field({}, "of this method alone")
+    tuned_on: Text | None = field(None, "the data set, where it is not the one evaluated on")
+
+    @property
+    def key(self) -> "RowKey":
+        return RowKey(self.shots, self.seed, self.images or "")
+
+    def line(self) -> str:
+        """The row as JSON."""
+        fields = self.model_dump(by_alias=True).items()
+        return json.dumps({k: v for k, v in fields if k == "alpha" or v not in (None, [], {})})
+
+
+# Fields that the row of a transfer shares with the main row.
+_OF_TRANSFER = {
+    "method", "shots", "seed", "images", "config_hash", "weights", "split", "protocol",
+    "selection", "alpha", "a", "b", "point", "learning_rate", "weight_decay", "knobs", "seconds",
+}  # fmt: skip
+
+
+class RowKey(NamedTuple):
+    """Identifies a subset; `images` is the digest of its files."""
+
+    shots: int
+    seed: int
+    images: str
 
 
 class Results:
-    """The rows of one experiment in a file that several may share, one after the other.
+    """The rows of one experiment, in a file that several experiments may share.
 
-    A row is there whole before `add` returns; what a kill left of one is cut off. Of several hosts
-    the first alone opens the file. Use it as a context. Raises `InputError` while another run has
-    the file; of one in a bucket, which cannot be locked, this goes unnoticed.
+    A row is on the disk whole before `add` returns; the half of a row that a killed run left is
+    cut off. Of several hosts only the first opens the file. Use it as a context.
+
+    Raises `InputError` while another run has the file, and for a line that is no `Row`. A file in
+    a bucket cannot be locked: there, a second run goes unnoticed.
     """
 
-    def __init__(self, path, **common):
-        from safe_jax.runtime import (
-            hosts,  # it has JAX, which reading rows for a report takes none of
-        )
+    def __init__(self, path: Path, dataset: str, **common: str):
+        """Opens the file, and makes it if needed.
 
-        self.common = common
-        self.file = None
+        Args:
+            dataset: the data set that is tuned on.
+            common: fields of the experiment (`config_hash`, `weights`, `split`, `protocol`). Rows
+                of transfers, which are of other data sets, have the same.
+        """
+        from safe_jax.runtime import hosts  # loads JAX, which a report does without
 
-        def open_and_read():
+        self.path = path
+        self.dataset = dataset
+        self._file: _DiskFile | _BucketObject | None = None
+
+        def open_and_read() -> list[str]:
             path.parent.mkdir(parents=True, exist_ok=True)
-            self.file = _Object(path) if paths.is_remote(path) else _File(path)
-            try:
-                return _parse(path, self.file.lines)
-            except InputError:
-                self.file.close()
-                raise
+            self._file = _BucketObject(path) if paths.is_remote(path) else _DiskFile(path)
+            return [line.decode("latin-1") for line in self._file.lines]  # keeps any byte
 
-        rows = hosts.on_first(open_and_read)
-        # Transfers, of other data sets, have the hash of what was tuned for them.
-        shared = {field: common[field] for field in common.keys() - {"dataset"}}
-        self.rows = [row for row in rows if row.items() >= shared.items()]
+        try:
+            lines = [line.encode("latin-1") for line in hosts.on_first(open_and_read)]
+            rows = _parse(path, lines)
+        except InputError:
+            self.close()
+            raise
+        self.rows = [row for row in rows if all(getattr(row, k) == v for k, v in common.items())]
 
-    def __enter__(self):
+    def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_):
-        if self.file:
-            self.file.close()
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
-    def find(self, method: str, shots: int, seed: int, images: str, knobs: dict, dataset=None):
+    def close(self) -> None:
+        if self._file:
+            self._file.close()
+
+    def find(
+        self, method: str, key: RowKey, knobs: dict[str, Any], dataset: str | None = None
+    ) -> Row | None:
         """The row of a method with these knobs of its own, or None.
 
-        `images` identifies a subset's files; `dataset` is a transfer's, if not what was tuned on.
+        Args:
+            dataset: that of a transfer; by default the one that is tuned on.
         """
-        key = {"method": method, "shots": shots, "seed": seed, "images": images}
-        key["dataset"] = dataset or self.common["dataset"]
-        found = (row for row in self.rows if row.items() >= key.items())
-        return next((row for row in found if row.get("knobs", {}) == knobs), None)
+        wanted = method, key, dataset or self.dataset
+        knobs = json.loads(json.dumps(knobs))  # as they are read from a file: tuples are lists
+        for row in self.rows:
+            if (row.method, row.key, row.dataset) == wanted and row.knobs == knobs:
+                return row
+        return None
 
-    def add(self, method: str, shots: int, seed: int, images: str, *, accuracy, **more) -> None:
-        """Writes a row; `accuracy` is in per cent."""
-        row = {"method": method, "shots": shots, "seed": seed, "accuracy": accuracy}
-        row["images"] = images
-        line = json.dumps(row | self.common | more, default=_plain)
-        if self.file:
-            self.file.append(line.encode())
-        self.rows.append(json.loads(line))
+    def add(self, row: Row) -> None:
+        """Writes a row."""
+        line = row.line().encode()
+        if self._file:
+            self._file.append(line)
+        self.rows += _parse(self.path, [line])
+
+    def add_all(self, row: Row, transfer_accuracies: dict[str, float]) -> None:
+        """Writes a row, and before it a row for each transfer that has none yet.
+
+        The main row comes last: where a killed run wrote it, the transfers are complete.
+        """
+        for name, accuracy in transfer_accuracies.items():
+            if not self.find(row.method, row.key, row.knobs, name):
+                common = row.model_dump(include=_OF_TRANSFER)
+                self.add(Row(**common, dataset=name, accuracy=accuracy, tuned_on=row.dataset))
+        self.add(row)
 
 
-class _File:
-    """Lines of a file on a disk, for this process alone."""
+class _DiskFile:
+    """Lines of a file on a disk, locked by this process."""
 
-    def __init__(self, path):
-        self.file = open(path, "a+b")  # noqa: SIM115
+    def __init__(self, path: Path):
+        # The operating system drops the lock with the process, however it ends.
+        self._lock = filelock.FileLock(path.with_name(f".{path.name}.lock"))
         try:
-            fcntl.flock(self.file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # goes with the process
-        except BlockingIOError:
-            self.file.close()
+            self._lock.acquire(blocking=False)
+        except filelock.Timeout:
             raise InputError(
                 f"another run is writing {path}: wait for it, or choose another --workdir"
             ) from None
-        self.file.seek(0)
-        *self.lines, cut_off = self.file.read().split(b"\n")
-        if cut_off:  # what a kill left
-            self.file.truncate(sum(len(line) + 1 for line in self.lines))
+        self._file = open(path, "a+b")  # noqa: SIM115
+        self._file.seek(0)
+        *self.lines, cut_off = self._file.read().split(b"\n")
+        if cut_off:  # by a kill
+            self._file.truncate(sum(len(line) + 1 for line in self.lines))
 
-    def append(self, line):
-        self.file.write(line + b"\n")
-        self.file.flush()
-        os.fsync(self.file.fileno())
+    def append(self, line: bytes) -> None:
+        self._file.write(line + b"\n")
+        self._file.flush()
+        os.fsync(self._file.fileno())
 
-    def close(self):
-        self.file.close()
+    def close(self) -> None:
+        self._file.close()
+        self._lock.release()
 
 
-class _Object:
-    """Lines of an object in a bucket: nothing can be appended to one, so it is written anew."""
+class _BucketObject:
+    """Lines of an object in a bucket, which is rewritten for each: it cannot be appended to."""
 
-    def __init__(self, path):
+    def __init__(self, path: Path):
         self.path = path
         self.lines = path.read_bytes().split(b"\n")[:-1] if path.exists() else []
 
-    def append(self, line):
+    def append(self, line: bytes) -> None:
         self.lines.append(line)
         self.path.write_bytes(b"".join(line + b"\n" for line in self.lines))
 
-    def close(self):
+    def close(self) -> None:
         pass
 
 
-def read(path) -> list[dict]:
-    """The rows of a file that a run may be writing: an unfinished last line is left out."""
+def read(path: Path) -> list[Row]:
+    """The rows of a file. A run may be writing it: an unfinished last line is ignored.
+
+    Raises `InputError` where there is no row, and for a line that is no `Row`.
+    """
     if not path.parent.is_dir():
         raise InputError(f"{path.parent}: no such directory; name the --workdir of a run")
     try:
@@ -130,31 +261,16 @@ def read(path) -> list[dict]:
         raise InputError(
             f"{path.parent} holds no {path.name}: name the --workdir of a run"
         ) from None
-    rows = _parse(path, lines)
-    for number, row in enumerate(rows, 1):
-        wrong = [name for name, kind in _FIELDS.items() if not isinstance(row.get(name), kind)]
-        if wrong:
-            raise InputError(
-                f"{path}, line {number}: {', '.join(wrong)} missing or of another type than "
-                "safe_jax.main writes; mend or remove it"
-            )
-    if not rows:
+    if not lines:
         raise InputError(f"{path} holds no row: wait until the run has written one, or run anew")
-    return rows
+    return _parse(path, lines)
 
 
-def _parse(path, lines):
+def _parse(path: Path, lines: list[bytes]) -> list[Row]:
     rows = []
     for number, line in enumerate(lines, 1):
         try:
-            rows.append(dict(json.loads(line)))
-        except (TypeError, ValueError):
-            raise InputError(
-                f"{path}, line {number}: a row of JSON is expected; mend or remove it"
-            ) from None
+            rows.append(schema.read_json(Row, line, f"{path}, line {number}: "))
+        except InputError as error:
+            raise InputError(f"{error}; mend or remove the line") from None
     return rows
-
-
-def _plain(x):
-    """NumPy's arrays and numbers for JSON."""
-    return x.tolist()

@@ -1,10 +1,12 @@
-"""One run, top to bottom: data, features, tune, select, evaluate, report."""
+"""One run, top to bottom: data, features, tune, choose, evaluate, rows."""
 
 import collections
-import dataclasses
 import hashlib
 import json
 import logging
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -12,21 +14,40 @@ from ml_collections import ConfigDict
 
 from safe_jax import clip
 from safe_jax.bank import store
+from safe_jax.bank.store import BankSpec
 from safe_jax.clip import weights
 from safe_jax.data import datasets, few_shot
+from safe_jax.data.datasets import Dataset, Transfer
 from safe_jax.data.records import Record, check_files
 from safe_jax.experiment import compare, knobs, transfer
-from safe_jax.experiment.results import Results
-from safe_jax.experiment.trial import Context, LabelledBank, Subset, Trial
-from safe_jax.methods import zero_shot
+from safe_jax.experiment.knobs import Config
+from safe_jax.experiment.results import Results, Row, RowKey
+from safe_jax.experiment.trial import Shared, Subset, Trial
+from safe_jax.methods.text_head import TextHead
+from safe_jax.methods.text_rows import text_rows
 from safe_jax.runtime import devices, hosts, paths
 from safe_jax.runtime.errors import InputError
-from safe_jax.tuning import fit
 
 log = logging.getLogger(__name__)
 
 
-def run(config: ConfigDict, workdir) -> list[dict]:
+class Described(NamedTuple):
+    """What is to be run on a data set: its listing, its transfers and its subsets."""
+
+    config: Config
+    data: Dataset
+    transfers: Mapping[str, Transfer]
+    subsets: list[Subset]
+
+
+class ImagesOfUse(NamedTuple):
+    """The images for a use (`train`, `val`, `eval`, or a transfer), and the bank they belong in."""
+
+    spec: BankSpec
+    records: Sequence[Record]
+
+
+def run(config: ConfigDict, workdir: Any) -> list[Row]:
     """Runs what `config` describes and returns its rows of `workdir/results.jsonl`.
 
     Several data sets, as `config.dataset=a,b`, take turns. Rows that are there already, of the
@@ -35,34 +56,33 @@ def run(config: ConfigDict, workdir) -> list[dict]:
     """
     workdir = paths.absolute(paths.parse(workdir))  # Orbax takes no relative paths
     hosts.check_shared(workdir)
-    names = datasets.names(config)
-    if len(names) > 1 and (
-        given := [k for k in ("image_dir", "split_file", "tfds", "prompts_file") if config[k]]
-    ):
+    checked = knobs.read(config)
+    if checked.protocol == "tip_adapter":
+        log.info("config.protocol=tip_adapter: all validation images choose, and seed 1 is used")
+    names = datasets.names(checked)
+    given = [k for k in ("image_dir", "split_file", "tfds", "prompts_file") if config[k]]
+    if len(names) > 1 and given:
         raise InputError(f"config.{given[0]} is for one data set: name one in config.dataset")
-    # All of them before the first: what cannot be run is told before anything is computed.
+    # All data sets before the first run: a mistake is reported before anything is computed.
     described = [_describe(config, name) for name in names]
     # By default accelerators round the operands of float32 products, to 10 bits or to 7.
     with jax.default_matmul_precision("highest"):
-        return [row for one in described for row in _run(*one, workdir)]
+        return [row for one in described for row in _run(one, workdir)]
 
 
-def _describe(config, name):
-    """What is to be run on a data set: its config, its listing, its transfers and its subsets."""
-    config = ConfigDict(config)
-    config.dataset = name
-    knobs.follow_protocol(config)
-    knobs.validate(config)
-    config = knobs.resolve(config)
+def _describe(given: ConfigDict, name: str) -> Described:
+    given = given.copy_and_resolve_references()
+    given.dataset = name
+    config = knobs.read(given)
     data = datasets.load(config)
     transfers = transfer.load(config)
     subsets = [_draw(config, data, shots, seed) for shots in config.shots for seed in config.seeds]
     _warn_of_few(data, max(config.shots))
-    return config, data, transfers, subsets
+    return Described(config, data, transfers, subsets)
 
 
 def _warn_of_few(data, shots):
-    """A class with fewer images than shots gives all that it has; the rows do not tell."""
+    """Warns of classes with fewer images than shots: all are used, and no row says so."""
     images = collections.Counter(record.label for record in data.splits.train)
     if few := [label for label, count in images.items() if count < shots]:
         log.warning(
@@ -72,58 +92,7 @@ def _warn_of_few(data, shots):
         )  # fmt: skip
 
 
-def _run(config, data, transfers, subsets, workdir):
-    directory = paths.parse(clip.locate(config.weights, config.cache_dir))
-    digest = weights.read_metadata(directory)[1]["digest"]
-    specs = _bank_specs(config, data, subsets, transfers, digest)
-    config_hash = knobs.experiment_hash(config, data, digest)
-    with Results(
-        workdir / "results.jsonl",
-        dataset=data.name,
-        config_hash=config_hash,
-        weights=f"{directory.name}@{digest[:12]}",
-        split=config.eval_split,
-        protocol=config.protocol,
-    ) as results:
-        if hosts.is_first():
-            knobs.note(workdir / "configs" / f"{config_hash}.json", config)
-        context = _prepare(config, data, transfers, specs, directory, workdir)
-        keyed = zip(subsets, _keys(subsets, specs), strict=True)
-        rows = []
-        for together in _groups(list(keyed), config):
-            trials = [
-                Trial(context, subset, key, _checkpoints(workdir, config_hash, key))
-                for subset, key in together
-            ]
-            for method in config.methods:
-                own = knobs.own(config, method)
-                missing = [t for t in trials if not results.find(method, *t.key, own)]
-                if missing:
-                    compare.tune(trials, method)
-                for trial in missing:
-                    transfer.add_rows(results, method, trial.key, compare.row(trial, method))
-            for trial in trials if hosts.is_first() else ():
-                paths.remove_folder(trial.folder)
-            rows += [
-                results.find(method, *trial.key, knobs.own(config, method), name)
-                for trial in trials
-                for method in config.methods
-                for name in (*transfers, data.name)
-            ]
-        return rows
-
-
-def _checkpoints(workdir, config_hash, key):
-    return workdir / "checkpoints" / "-".join(map(str, (config_hash, *key)))
-
-
-def _groups(subsets, config):
-    """Subsets that tune together, with all candidates of each; always the same ones."""
-    size = -(-config.population // len(fit.candidates(config)))
-    return [subsets[start : start + size] for start in range(0, len(subsets), size)]
-
-
-def _draw(config, data, shots, seed) -> Subset:
+def _draw(config: Config, data: Dataset, shots: int, seed: int) -> Subset:
     train_records, val = few_shot.subset(data.splits.train, data.splits.val, shots, seed)
     if config.selection == "full_val":
         val = data.splits.val
@@ -145,49 +114,112 @@ def _draw(config, data, shots, seed) -> Subset:
     return Subset(shots, seed, train_records, val, held_out)
 
 
-@dataclasses.dataclass(frozen=True)
-class LabelledSpec:
-    """What a bank is to hold, with the records it is made of."""
+def _run(described: Described, workdir: pathlib.Path) -> list[Row]:
+    config, data, transfers, subsets = described
+    directory = paths.parse(clip.locate(config.weights, config.cache_dir))
+    digest = weights.read_metadata(directory).digest
+    uses = _uses(described, digest)
+    config_hash = knobs.experiment_hash(config, data, digest)
+    weights_name = f"{directory.name}@{digest[:12]}"
+    with Results(
+        workdir / "results.jsonl",
+        dataset=data.name,
+        config_hash=config_hash,
+        weights=weights_name,
+        split=config.eval_split,
+        protocol=config.protocol,
+    ) as results:
+        if hosts.is_first():
+            knobs.write_config(workdir / "configs" / f"{config_hash}.json", config)
+        model, head, mesh, banks = _prepare(described, uses, directory)
+        shared = Shared(
+            config, config_hash, weights_name, data, transfers, banks, model, head, mesh, workdir
+        )
+        keyed = list(zip(subsets, _keys(subsets, uses), strict=True))
+        rows = []
+        for group in _groups(keyed, config):
+            trials = [
+                Trial(shared, subset, key, _checkpoints(workdir, config_hash, key))
+                for subset, key in group
+            ]
+            rows += _rows_of(trials, results)
+        return rows
 
-    spec: store.BankSpec
-    records: list[Record]
+
+def _rows_of(trials: Sequence[Trial], results: Results) -> list[Row]:
+    """The rows of every method on trials that are tuned together: those there, and new ones."""
+    config, transfers = trials[0].shared.config, trials[0].shared.transfers
+    own = {method: knobs.method_knobs(config, method) for method in config.methods}
+    for method in config.methods:
+        missing = [t for t in trials if not results.find(method, t.key, own[method])]
+        if missing:
+            compare.tune(trials, method)
+        for trial in missing:
+            results.add_all(*compare.row(trial, method))
+    for trial in trials if hosts.is_first() else ():
+        paths.remove_folder(trial.folder)
+    found = [
+        results.find(method, trial.key, own[method], name)
+        for trial in trials
+        for method in config.methods
+        for name in (*transfers, None)
+    ]
+    return [row for row in found if row]
 
 
-def _bank_specs(config, data, subsets, transfers, digest) -> dict[str, LabelledSpec]:
+def _checkpoints(workdir, config_hash, key):
+    return workdir / "checkpoints" / "-".join(map(str, (config_hash, *key)))
+
+
+def _groups(keyed, config):
+    """Subsets that tune together, with all candidates of each; the same after every start."""
+    candidates = len(config.learning_rates or (0,)) * len(config.weight_decays or (0,))
+    size = -(-config.population // candidates)
+    return [keyed[start : start + size] for start in range(0, len(keyed), size)]
+
+
+def _uses(described: Described, digest: str) -> dict[str, ImagesOfUse]:
     """A bank for each use, shared by all subsets: the trunk sees every image once."""
-    specs = {}
+    config, data, transfers, subsets = described
+    uses = {}
     for use in ("train", "val", "eval"):
-        records = sorted({record for subset in subsets for record in getattr(subset, use)})
+        records = sorted({record for subset in subsets for record in subset.records(use)})
         views = config.views if use == "train" else 1
         names = [record.path for record in records]
         spec = store.bank_spec(config, digest, data.image_dir, names, views)
-        specs[use] = LabelledSpec(spec, records)
+        uses[use] = ImagesOfUse(spec, records)
     for target in transfers.values():
         names = [record.path for record in target.records]
         spec = store.bank_spec(config, digest, target.image_dir, names, views=1)
-        specs[target.name] = LabelledSpec(spec, target.records)
-    return specs
+        uses[target.name] = ImagesOfUse(spec, target.records)
+    return uses
 
 
-def _keys(subsets, specs) -> list[tuple[int, int, str]]:
-    """Shots, seed and what tells the images of a subset, as they are on the disk, from others."""
+def _keys(subsets: Sequence[Subset], uses: Mapping[str, ImagesOfUse]) -> list[RowKey]:
+    """Shots, seed, and a digest of a subset's images as they are on the disk."""
     stamps = {
-        use: {name: (name, *stamp) for name, *stamp in labelled.spec.contents["images"]}
-        for use, labelled in specs.items()
+        use: {name: (name, *stamp) for name, *stamp in of_use.spec.contents.images}
+        for use, of_use in uses.items()
     }
     keys = []
     for subset in subsets:
-        used = [  # a transfer's images are the same ones for every subset
-            [stamps[use][r.path] for r in getattr(subset, use, labelled.records)]
-            for use, labelled in specs.items()
+        parts = [
+            # The images of a transfer are the same for every subset.
+            subset.records(use) if use in ("train", "val", "eval") else of_use.records
+            for use, of_use in uses.items()
+        ]
+        used = [
+            [stamps[use][record.path] for record in part]
+            for use, part in zip(uses, parts, strict=True)
         ]
         sha = hashlib.sha256(json.dumps(used).encode())
-        keys.append((subset.shots, subset.seed, sha.hexdigest()[:12]))
+        keys.append(RowKey(subset.shots, subset.seed, sha.hexdigest()[:12]))
     return keys
 
 
-def _prepare(config, data, transfers, specs, directory, workdir) -> Context:
+def _prepare(described: Described, uses: Mapping[str, ImagesOfUse], directory):
     """Checks the files that will be read, loads the model, and obtains the banks."""
+    config, data = described.config, described.data
     mesh = devices.make_mesh()
     log.info(
         "%s: %d classes; %d train, %d val and %d test images; weights %s; %d x %s",
@@ -195,25 +227,20 @@ def _prepare(config, data, transfers, specs, directory, workdir) -> Context:
         mesh.size, mesh.devices.flat[0].device_kind,
     )  # fmt: skip
     online = config.features == "online"
-    banked = {
-        use: labelled
-        for use, labelled in specs.items()
-        if labelled.records and not (online and use == "train")
+    specs = {
+        use: of_use.spec
+        for use, of_use in uses.items()
+        if of_use.records and not (online and use == "train")
     }
     unread = {
-        path
-        for use, labelled in specs.items()
-        if use not in banked or not labelled.spec.done
-        for path in labelled.spec.paths
+        file
+        for use, of_use in uses.items()
+        if use not in specs or not of_use.spec.done
+        for file in of_use.spec.files
     }
     check_files(sorted(unread, key=str), config.workers)
     model = clip.load(directory, jnp.dtype(config.dtype), devices.replicated(mesh))
-    text_kd = zero_shot.text_classifier(model, data.prompts)
-    store.check_space([labelled.spec for labelled in banked.values()], model.config)
-    banks = {
-        use: LabelledBank(
-            store.load_or_extract(labelled.spec, model, mesh, config), labelled.records
-        )
-        for use, labelled in banked.items()
-    }
-    return Context(config, data, transfers, banks, model, text_kd, mesh, workdir)
+    head = TextHead.of(model, text_rows(model, data.prompts))
+    store.check_space(list(specs.values()), model.config)
+    banks = {use: store.load_or_extract(spec, model, mesh, config) for use, spec in specs.items()}
+    return model, head, mesh, banks

@@ -1,1 +1,4 @@
-"""The methods that are compared, a module for each: pure functions on arrays."""
+"""The methods that are compared, one module each: what a method declares, and its pure functions.
+`contract.py` says what a method gives, `catalogue.py` lists all of them. Neither loads JAX, so a
+report or a help text can read the declarations.
+"""

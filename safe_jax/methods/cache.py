@@ -1,26 +1,72 @@
-"""A cache of support images: what Tip-Adapter puts beside a classifier (arXiv 2207.09519).
+"""A cache of support images beside a classifier, as Tip-Adapter has it (arXiv 2207.09519).
 
-    logits = s f W^T + a exp(-b (1 - f K^T)) V
+    logits = s f W^T + weight exp(-sharpness (1 - f K^T)) V
 
 with unit features f, one unit key (a row of K) and a one-hot value (a row of V) for each support
-image. A product with one-hot values is a sum over each class's own keys, so the keys are kept by
-class: V is never formed, and with 16 shots of 1000 classes the sum is a thousandth of the product.
+image; weight and sharpness are the authors' alpha and beta, and `a` and `b` in configs and rows. A
+product with one-hot values is a sum over each class's keys, so keys are kept by class: V is never
+formed, and with 16 shots of 1000 classes the sum is a thousandth of the product.
 
 Axes: b images, k classes, s slots of a class for support images, d channels of the joint space.
 """
 
-import dataclasses
+from collections.abc import Callable
+from typing import NamedTuple, Self
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
-from safe_jax.methods.zero_shot import Classifier
+from safe_jax.methods.contract import Grid, Knobs, SelectionSettings
+from safe_jax.methods.text_head import TextHead
+from safe_jax.runtime.lazy import jax, jnp
+from safe_jax.runtime.schema import NotNegative, Positive, knob
 
 
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
-class Slots:
+class AuthorsValues(NamedTuple):
+    """Where Tip-Adapter's grid ends for a data set, and the `a` that keys are tuned with."""
+
+    b_max: float
+    a_max: float
+    a: float
+
+
+AUTHORS_VALUES = {
+    "imagenet": AuthorsValues(7, 3, 1.17),
+    "caltech101": AuthorsValues(12, 5, 3),
+    "dtd": AuthorsValues(13, 13, 2),
+    "eurosat": AuthorsValues(12, 10, 2),
+    "fgvc_aircraft": AuthorsValues(30, 30, 5),
+    "food101": AuthorsValues(10, 10, 1.17),
+    "oxford_flowers": AuthorsValues(50, 50, 10),
+    "oxford_pets": AuthorsValues(7, 3, 1.17),
+    "stanford_cars": AuthorsValues(20, 10, 3),
+    "sun397": AuthorsValues(12, 10, 1.17),
+    "ucf101": AuthorsValues(7, 3, 3),
+}
+MEDIANS = AuthorsValues(12, 10, 2)  # of those, for other data sets
+
+
+class CacheKnobs(Knobs):
+    """The grid of a and b, and the values that keys are tuned with. 0: the authors'."""
+
+    a_max: NotNegative = knob(0.0, "where the grid of a ends; 0: the authors' for the data set")
+    a_steps: Positive = knob(20, "values of a in the grid")
+    b_max: NotNegative = knob(0.0, "where the grid of b ends; 0: the authors' for the data set")
+    b_steps: Positive = knob(200, "values of b in the grid")
+    a: NotNegative = knob(0.0, "tuned keys' weight of the cache; 0: the authors'")
+    b: NotNegative = knob(1.0, "tuned keys' sharpness of the cache")
+
+    def for_dataset(self, benchmark: str) -> Self:
+        values = AUTHORS_VALUES.get(benchmark, MEDIANS)._asdict()
+        return self.model_copy(
+            update={name: float(x) for name, x in values.items() if not getattr(self, name)}
+        )
+
+
+class CacheSettings(SelectionSettings, CacheKnobs):
+    """What methods with a cache read of a config."""
+
+
+class Slots(NamedTuple):
     """Which support image is in which slot: `image_ks`, and `filled_ks`, 0 where there is none."""
 
     image_ks: np.ndarray
@@ -36,38 +82,39 @@ class Slots:
         return cls(image_ks, filled_ks.astype(np.float32))
 
 
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
-class Context:
-    """What a step reads beside the keys: the classifier, and which slots are filled.
+class CacheHead(NamedTuple):
+    """The text head, which slots hold an image, and the alpha that SAFE-A's keys are tuned at."""
 
-    `alpha` is the one that SAFE-A's keys are tuned at.
+    head: TextHead
+    filled_ks: "jax.Array"
+    alpha: "jax.Array | None" = None
+
+
+def cached_logits(
+    feature_bd: "jax.Array", text_logits_bk: "jax.Array", keys_ksd: "jax.Array",
+    filled_ks: "jax.Array",
+) -> Callable:  # fmt: skip
+    """A function from sharpness to one from weight to logits `(b, k)`.
+
+    The exponentials of a sharpness are taken once for all weights.
     """
-
-    classifier: Classifier
-    filled_ks: jax.Array
-    alpha: jax.Array | None = None
-
-
-def cached_logits(feature_bd, classifier_logits_bk, keys_ksd, filled_ks):
-    """A function from b to one from a to logits `(b, k)`: exponentials are taken once for all a."""
     cosine_bks = jnp.einsum("bd,ksd->bks", feature_bd, keys_ksd)
 
-    def at_b(b):
-        cache_bk = (filled_ks * jnp.exp(-b * (1 - cosine_bks))).sum(-1)
-        return lambda a: classifier_logits_bk + a * cache_bk
+    def at_sharpness(sharpness):
+        cache_bk = (filled_ks * jnp.exp(-sharpness * (1 - cosine_bks))).sum(-1)
+        return lambda weight: text_logits_bk + weight * cache_bk
 
-    return at_b
+    return at_sharpness
 
 
-def grid(config) -> dict[str, np.ndarray]:
+def cache_grid(settings: CacheSettings) -> Grid:
     """Tip-Adapter's values of b, then of a: even steps from 0.1 on, without the end point.
 
     A single point, the values that keys are tuned with, where `selection` is fixed.
     """
-    if config.selection == "fixed":
-        return {"b": np.array([config.b]), "a": np.array([config.a])}
+    if settings.selection == "fixed":
+        return {"b": np.array([settings.b]), "a": np.array([settings.a])}
     return {
-        name: np.linspace(0.1, config[f"{name}_max"], config[f"{name}_steps"], endpoint=False)
-        for name in ("b", "a")
+        "b": np.linspace(0.1, settings.b_max, settings.b_steps, endpoint=False),
+        "a": np.linspace(0.1, settings.a_max, settings.a_steps, endpoint=False),
     }

@@ -8,46 +8,59 @@ Axes: b images, k classes, d channels of the joint space, e = d / reduction.
 """
 
 import dataclasses
+from typing import Annotated
 
-import jax
-import optax
+from pydantic import AfterValidator
 
-from safe_jax.methods import zero_shot
-from safe_jax.methods.zero_shot import Classifier
+from safe_jax.methods.contract import Base, Batch, Params, Setting, Start, TunedKnobs
+from safe_jax.methods.text_head import TextHead, cross_entropy
 from safe_jax.runtime.errors import InputError
+from safe_jax.runtime.lazy import jax
+from safe_jax.runtime.schema import Bounds, Fraction, Pattern, knob
+
+
+class ClipAdapterKnobs(TunedKnobs):
+    trainable: Pattern = knob("down|up", "parameters whose whole path matches it are trained")
+    ratio: Fraction = knob(0.2, "the adapted feature's part of the blend, r")
+    reduction: Annotated[int, AfterValidator(Bounds(ge=1))] = knob(
+        4, "how many times narrower than the features the bottleneck is"
+    )
 
 
 @dataclasses.dataclass(frozen=True)
-class ClipAdapter:
-    """The method as `train` takes it. Batches have `original_bd`, not normalised."""
+class ClipAdapter(Base):
+    """The parameters are `down` `(d, e)` and `up` `(e, d)`; the context is the text head."""
+
+    label = "CLIP-Adapter"
+    knobs = ClipAdapterKnobs
+    settings = ClipAdapterKnobs
 
     ratio: float
 
     @classmethod
-    def init(cls, model, text_kd, config, seed: int) -> tuple["ClipAdapter", dict, Classifier]:
-        """The method; its parameters, drawn from `seed` as torch draws a linear layer; the rest.
+    def start(cls, setting: Setting, settings: ClipAdapterKnobs) -> Start:
+        """D and U are drawn from the seed as torch draws a linear layer.
 
-        Raises `InputError` where nothing would be left of the features.
+        Raises `InputError` where the reduction leaves no channel.
         """
-        d = text_kd.shape[1]
-        e = d // config.reduction
+        d = setting.head.text_kd.shape[1]
+        e = d // settings.reduction
         if not e:
             raise InputError(
-                f"config.clip_adapter.reduction={config.reduction}: the features have {d} channels"
+                f"config.clip_adapter.reduction={settings.reduction}: the features have {d} "
+                "channels, and none would be left"
             )
-        down, up = jax.random.split(jax.random.key(seed))
+        down, up = jax.random.split(jax.random.key(setting.seed))
         params = {
             "down": jax.random.uniform(down, (d, e), minval=-1, maxval=1) * d**-0.5,
             "up": jax.random.uniform(up, (e, d), minval=-1, maxval=1) * e**-0.5,
         }
-        return cls(config.ratio), params, Classifier.of(model, text_kd)
+        return Start(cls(settings.ratio), params, setting.head)
 
-    def loss(self, params, classifier, batch) -> jax.Array:
-        logits_bk = self.logits(params, classifier, batch)
-        return optax.softmax_cross_entropy_with_integer_labels(logits_bk, batch["label_b"])
+    def loss(self, params: Params, context: TextHead, batch: Batch) -> "jax.Array":
+        return cross_entropy(self.logits(params, context, batch), batch)
 
-    def logits(self, params, classifier, batch) -> jax.Array:
+    def logits(self, params: Params, context: TextHead, batch: Batch) -> "jax.Array":
         feature_bd = batch["original_bd"]
         adapted_bd = jax.nn.relu(jax.nn.relu(feature_bd @ params["down"]) @ params["up"])
-        blended_bd = self.ratio * adapted_bd + (1 - self.ratio) * feature_bd
-        return zero_shot.logits(blended_bd, classifier.text_kd, classifier.scale)
+        return context.logits(self.ratio * adapted_bd + (1 - self.ratio) * feature_bd)

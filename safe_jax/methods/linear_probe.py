@@ -1,32 +1,34 @@
 """Linear probe: a classifier on the original pool's features, tuned from the text classifier on.
 
-    logits = s unit(f) W^T,   W starts at the text classifier and trains
-
-Axes: b images, k classes, d channels of the joint space.
+logits = s unit(f) C^T,   C starts at the text classifier W and trains
 """
 
 import dataclasses
+from typing import Any
 
-import jax
-import jax.numpy as jnp
-import optax
+from safe_jax.methods.contract import Base, Batch, Params, Setting, Start, TunedKnobs
+from safe_jax.methods.text_head import cosine_logits, cross_entropy
+from safe_jax.runtime.lazy import jax, jnp
+from safe_jax.runtime.schema import Pattern, knob
 
-from safe_jax.methods import zero_shot
-from safe_jax.methods.zero_shot import Classifier
+
+class LinearProbeKnobs(TunedKnobs):
+    trainable: Pattern = knob("classifier", "parameters whose whole path matches it are trained")
 
 
 @dataclasses.dataclass(frozen=True)
-class LinearProbe:
-    """The method as `train` takes it. Batches have `original_bd`."""
+class LinearProbe(Base):
+    """The only parameter is `classifier`, `(k, d)`; the context is the scale."""
+
+    label = "linear probe"
+    knobs = LinearProbeKnobs
 
     @classmethod
-    def init(cls, model, text_kd) -> tuple["LinearProbe", dict, jax.Array]:
-        """The method; its parameters, a copy of the text classifier; the scale."""
-        return cls(), {"classifier": jnp.copy(text_kd)}, Classifier.of(model, text_kd).scale
+    def start(cls, setting: Setting, settings: Any) -> Start:
+        return Start(cls(), {"classifier": jnp.copy(setting.head.text_kd)}, setting.head.scale)
 
-    def loss(self, params, scale, batch) -> jax.Array:
-        logits_bk = self.logits(params, scale, batch)
-        return optax.softmax_cross_entropy_with_integer_labels(logits_bk, batch["label_b"])
+    def loss(self, params: Params, context: "jax.Array", batch: Batch) -> "jax.Array":
+        return cross_entropy(self.logits(params, context, batch), batch)
 
-    def logits(self, params, scale, batch) -> jax.Array:
-        return zero_shot.logits(batch["original_bd"], params["classifier"], scale)
+    def logits(self, params: Params, context: "jax.Array", batch: Batch) -> "jax.Array":
+        return cosine_logits(batch["original_bd"], params["classifier"], context)

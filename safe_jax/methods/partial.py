@@ -1,39 +1,44 @@
 """Partial tuning: the attention pool and a linear head (cross-modal adaptation, arXiv 2301.06267).
 
-    logits = s unit(pool(dense)) W^T,   the pool and W train, W from the text classifier on
-
-Axes: b images, h rows and w columns of cells, c channels, k classes, d channels of the joint space.
+logits = s unit(pool(dense)) C^T,   the pool and C train, C from the text classifier on
 """
 
 import dataclasses
+from typing import Any
 
-import jax
-import jax.numpy as jnp
-import optax
-from flax import nnx
+from safe_jax.methods.contract import Base, Batch, Params, Setting, Start, TunedKnobs
+from safe_jax.methods.text_head import cosine_logits, cross_entropy
+from safe_jax.runtime.lazy import jax, jnp, nnx
+from safe_jax.runtime.schema import NotNegative, Pattern, knob
 
-from safe_jax.methods import zero_shot
-from safe_jax.methods.zero_shot import Classifier
+
+class PartialKnobs(TunedKnobs):
+    trainable: Pattern = knob(
+        "attnpool/.*|classifier", "parameters whose whole path matches it are trained"
+    )
+    learning_rate: NotNegative = knob(1e-5, "the peak, after the warm-up")
 
 
 @dataclasses.dataclass(frozen=True)
-class Partial:
-    """The method as `train` takes it. Batches have `dense_bhwc`."""
+class Partial(Base):
+    """The parameters are copies of the original pool and of the text rows; the context is s."""
 
-    graphdef: nnx.GraphDef
+    label = "pool + linear head"
+    knobs = PartialKnobs
+    takes = ("dense_bhwc", "original_bd")
+    needs_bank = False
+
+    graphdef: "nnx.GraphDef"
 
     @classmethod
-    def init(cls, model, text_kd) -> tuple["Partial", dict, jax.Array]:
-        """The method; its parameters, copies of the original pool and classifier; the scale."""
-        graphdef, pool = nnx.split(model.attnpool)
-        params = {"attnpool": nnx.to_pure_dict(pool), "classifier": text_kd}
-        params = jax.tree.map(jnp.copy, params)
-        return cls(graphdef), params, Classifier.of(model, text_kd).scale
+    def start(cls, setting: Setting, settings: Any) -> Start:
+        graphdef, pool = nnx.split(setting.model.attnpool)
+        params = {"attnpool": nnx.to_pure_dict(pool), "classifier": setting.head.text_kd}
+        return Start(cls(graphdef), jax.tree.map(jnp.copy, params), setting.head.scale)
 
-    def loss(self, params, scale, batch) -> jax.Array:
-        logits_bk = self.logits(params, scale, batch)
-        return optax.softmax_cross_entropy_with_integer_labels(logits_bk, batch["label_b"])
+    def loss(self, params: Params, context: "jax.Array", batch: Batch) -> "jax.Array":
+        return cross_entropy(self.logits(params, context, batch), batch)
 
-    def logits(self, params, scale, batch) -> jax.Array:
+    def logits(self, params: Params, context: "jax.Array", batch: Batch) -> "jax.Array":
         feature_bd = nnx.merge(self.graphdef, params["attnpool"])(batch["dense_bhwc"])
-        return zero_shot.logits(feature_bd, params["classifier"], scale)
+        return cosine_logits(feature_bd, params["classifier"], context)

@@ -2,58 +2,62 @@
 
     loss = cross entropy of s unit(z A + bias) W^T  +  lambda ||A - A0||^2
 
-A is `c_proj`'s weight; the bias stays. What reaches the projection, z, never changes, so it is
+A is `c_proj`'s weight; the bias stays. The input of the projection, z, never changes, so it is
 computed once, as the authors do. lambda is 1 / shots by their default.
 
 Axes: b images, c channels of the pool, k classes, d channels of the joint space.
 """
 
 import dataclasses
+from typing import NamedTuple
 
-import jax
-import jax.numpy as jnp
-import optax
-from flax import nnx
-
-from safe_jax.methods import zero_shot
-from safe_jax.methods.zero_shot import Classifier
+from safe_jax.methods.contract import Base, Batch, Params, Setting, Start, TunedKnobs
+from safe_jax.methods.text_head import TextHead, cross_entropy
+from safe_jax.runtime.lazy import jax, jnp, nnx
+from safe_jax.runtime.schema import Count, NotNegative, Pattern, Positive, knob
 
 
-@jax.tree_util.register_dataclass
+class ProLIPKnobs(TunedKnobs):
+    trainable: Pattern = knob("c_proj/kernel", "parameters whose whole path matches it are trained")
+    regularizer: NotNegative = knob(1.0, "lambda is this / shots")
+    learning_rate: NotNegative = knob(1e-5, "the peak, after the warm-up")
+    eps: NotNegative = knob(1e-4, "Adam's epsilon")
+    weight_decay: NotNegative = knob(0.0, "decoupled from the gradient, as in AdamW")
+    epochs: Positive = knob(300, "passes over the training images")
+    warmup_epochs: NotNegative = knob(0.0, "the rate climbs linearly for so long")
+    batch_size: Count = knob(0, "images of a step; 0: all images of the subset")
+
+
+class Held(NamedTuple):
+    """The text head, the projection's start A0 as `(c, d)`, and lambda."""
+
+    head: TextHead
+    start_cd: "jax.Array"
+    weight: "jax.Array"
+
+
 @dataclasses.dataclass(frozen=True)
-class Context:
-    """What a step reads beside the projection: the classifier, A0 and lambda."""
+class ProLIP(Base):
+    """The parameters are a copy of `c_proj`; the context is `Held`."""
 
-    classifier: Classifier
-    start_cd: jax.Array
-    weight: jax.Array
-
-
-@dataclasses.dataclass(frozen=True)
-class ProLIP:
-    """The method as `train` takes it. Batches have `unprojected_bc`."""
+    label = "ProLIP"
+    knobs = ProLIPKnobs
+    settings = ProLIPKnobs
+    takes = ("unprojected_bc",)
 
     @classmethod
-    def init(cls, model, text_kd, weight: float) -> tuple["ProLIP", dict, Context]:
-        """The method; its parameters, a copy of `c_proj`; the rest.
+    def start(cls, setting: Setting, settings: ProLIPKnobs) -> Start:
+        c_proj = nnx.to_pure_dict(nnx.state(setting.model.attnpool.c_proj))
+        weight = jnp.float32(settings.regularizer / setting.shots)
+        context = Held(setting.head, c_proj["kernel"], weight)
+        return Start(cls(), {"c_proj": jax.tree.map(jnp.copy, c_proj)}, context)
 
-        Args:
-            weight: lambda.
-        """
-        c_proj = nnx.to_pure_dict(nnx.state(model.attnpool.c_proj))
-        context = Context(Classifier.of(model, text_kd), c_proj["kernel"], jnp.float32(weight))
-        return cls(), {"c_proj": jax.tree.map(jnp.copy, c_proj)}, context
-
-    def loss(self, params, context, batch) -> jax.Array:
-        """`(b,)`; the mean has the distance once, whatever the number of images."""
-        logits_bk = self.logits(params, context, batch)
+    def loss(self, params: Params, context: Held, batch: Batch) -> "jax.Array":
+        """`(b,)`; each image has the whole distance, so their mean has it once."""
         distance = jnp.square(params["c_proj"]["kernel"] - context.start_cd).sum()
-        return (
-            optax.softmax_cross_entropy_with_integer_labels(logits_bk, batch["label_b"])
-            + context.weight * distance
-        )
+        logits_bk = self.logits(params, context, batch)
+        return cross_entropy(logits_bk, batch) + context.weight * distance
 
-    def logits(self, params, context, batch) -> jax.Array:
-        c_proj, classifier = params["c_proj"], context.classifier
-        feature_bd = batch["unprojected_bc"] @ c_proj["kernel"] + c_proj["bias"]
-        return zero_shot.logits(feature_bd, classifier.text_kd, classifier.scale)
+    def logits(self, params: Params, context: Held, batch: Batch) -> "jax.Array":
+        c_proj = params["c_proj"]
+        return context.head.logits(batch["unprojected_bc"] @ c_proj["kernel"] + c_proj["bias"])

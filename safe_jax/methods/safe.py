@@ -1,22 +1,51 @@
 """SAFE: tune the attention pool, then blend it with the original (arXiv 2311.04464).
 
+    logits = s unit(alpha f_tuned + (1 - alpha) f_original) W^T
+
 Axes: b images, h rows and w columns of cells, c channels, d channels of the joint space, k classes.
 """
 
 import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Annotated, Literal, get_args
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-import optax
-from flax import nnx
+from pydantic import AfterValidator
 
-from safe_jax.methods.zero_shot import Classifier, unit
+from safe_jax.methods.contract import (
+    Base,
+    Batch,
+    Fitted,
+    Grid,
+    Params,
+    SelectionSettings,
+    Setting,
+    Start,
+)
+from safe_jax.methods.text_head import TextHead, cross_entropy, unit
+from safe_jax.runtime.lazy import jax, jnp, nnx
+from safe_jax.runtime.schema import Bounds, Fraction, knob
 
-BLENDS = ("feature", "unit", "logit")
+Blend = Literal["feature", "unit", "logit"]
+BLENDS = get_args(Blend)
 
 
-def blended_features(tuned_bd, original_bd, alpha, blend: str) -> jax.Array:
+class SafeSettings(SelectionSettings):
+    """SAFE's knobs, which stand at the top of a config."""
+
+    blend: Blend = knob("feature", "where pools are blended; methods/safe.py has the formulas")
+    train_alpha: Annotated[float, AfterValidator(Bounds(gt=0, le=1))] = knob(
+        1.0, "tune through this blend; 1: the tuned pool by itself"
+    )
+    alpha: Fraction = knob(0.5, "the blend where selection is fixed")
+    alpha_grid_size: Annotated[int, AfterValidator(Bounds(ge=2))] = knob(
+        21, "values from 0 to 1 among which alpha is chosen"
+    )
+
+
+def blended_features(
+    tuned_bd: "jax.Array", original_bd: "jax.Array", alpha: "jax.Array | float", blend: str
+) -> "jax.Array":
     """Features `(b, d)` at `alpha` between the original pool (0) and the tuned one (1).
 
     The paper's abstract blends features and does not say whether before or after they are made
@@ -37,60 +66,49 @@ def blended_features(tuned_bd, original_bd, alpha, blend: str) -> jax.Array:
     return blended_bd if blend == "logit" else unit(blended_bd)
 
 
-def blended_logits(tuned_bd, original_bd, text_kd, scale, alpha, blend: str) -> jax.Array:
-    """Logits `(b, k)` of `blended_features`.
-
-    Args:
-        text_kd: the classifier, rows of unit length.
-        scale: what multiplies a cosine, `exp(logit_scale)`.
-    """
-    return scale * blended_features(tuned_bd, original_bd, alpha, blend) @ text_kd.T
+def alpha_grid(settings: SafeSettings) -> Grid:
+    """The alphas among which selection chooses; a single one where `alpha` is fixed."""
+    if settings.selection == "fixed":
+        return {"alpha": np.array([settings.alpha])}
+    return {"alpha": np.linspace(0, 1, settings.alpha_grid_size).round(6)}
 
 
 @dataclasses.dataclass(frozen=True)
-class Safe:
-    """The method as `train` takes it: parameters, their loss, and logits over a grid.
+class Safe(Base):
+    """The parameters are `attnpool`, a copy of the original pool; the context is the text head."""
 
-    Fields are what is compiled in. Batches have `dense_bhwc` and `original_bd`, the original
-    pool's features of it.
-    """
+    label = "SAFE"
+    settings = SafeSettings
+    takes = ("dense_bhwc", "original_bd")
+    needs_bank = False
+    blends = True
 
-    graphdef: nnx.GraphDef
+    graphdef: "nnx.GraphDef"
     blend: str
     train_alpha: float
 
     @classmethod
-    def init(cls, model, text_kd, config) -> tuple["Safe", dict, Classifier]:
-        """The method for this model; its parameters, copied from the original pool; the rest."""
-        graphdef, params = nnx.split(model.attnpool)
-        params = {"attnpool": jax.tree.map(jnp.copy, nnx.to_pure_dict(params))}
-        method = cls(graphdef, config.blend, config.train_alpha)
-        return method, params, Classifier.of(model, text_kd)
+    def start(cls, setting: Setting, settings: SafeSettings) -> Start:
+        graphdef, pool = nnx.split(setting.model.attnpool)
+        params = {"attnpool": jax.tree.map(jnp.copy, nnx.to_pure_dict(pool))}
+        return Start(cls(graphdef, settings.blend, settings.train_alpha), params, setting.head)
 
-    def loss(self, params, classifier, batch) -> jax.Array:
-        """Cross entropy `(b,)` of the blend at `train_alpha`: 1 tunes the pool by itself."""
-        logits_bk = self.logits(params, classifier, batch)(self.train_alpha)
-        return optax.softmax_cross_entropy_with_integer_labels(logits_bk, batch["label_b"])
+    @classmethod
+    def grid(cls, settings: SafeSettings, earlier: Mapping[str, Fitted]) -> Grid:
+        return alpha_grid(settings)
 
-    def logits(self, params, classifier, batch):
-        """A function from alpha to logits `(b, k)`; the pool runs once for all."""
+    def loss(self, params: Params, context: TextHead, batch: Batch) -> "jax.Array":
+        """Cross entropy `(b,)` of the blend at `train_alpha`."""
+        return cross_entropy(self.logits(params, context, batch)(self.train_alpha), batch)
+
+    def logits(
+        self, params: Params, context: TextHead, batch: Batch
+    ) -> Callable[["jax.Array | float"], "jax.Array"]:
+        """A function from alpha to logits `(b, k)`; the pool runs once for all alphas."""
         tuned_bd = nnx.merge(self.graphdef, params["attnpool"])(batch["dense_bhwc"])
 
         def at(alpha):
-            return blended_logits(
-                tuned_bd,
-                batch["original_bd"],
-                classifier.text_kd,
-                classifier.scale,
-                alpha,
-                self.blend,
-            )
+            feature_bd = blended_features(tuned_bd, batch["original_bd"], alpha, self.blend)
+            return context.scale * feature_bd @ context.text_kd.T
 
         return at
-
-
-def grid(config) -> dict[str, np.ndarray]:
-    """What selection chooses from; a single point where `alpha` is fixed."""
-    if config.selection == "fixed":
-        return {"alpha": np.array([config.alpha])}
-    return {"alpha": np.linspace(0, 1, config.alpha_grid_size).round(6)}

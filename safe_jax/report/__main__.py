@@ -1,15 +1,15 @@
-"""The command that makes the page anew, or one page of several runs."""
+"""The command that makes the page of a run anew, or one page of several runs."""
 
 import argparse
 import sys
 
-from safe_jax.report import page
+from safe_jax import report
 from safe_jax.runtime import paths
 from safe_jax.runtime.errors import InputError
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Writes the page as told by the arguments; returns the exit code."""
+    """Writes the page that the arguments ask for; returns the exit code."""
     parser = argparse.ArgumentParser(
         prog="python -m safe_jax.report",
         description="Makes the HTML report of a run anew, or compares several runs in one.",
@@ -18,14 +18,14 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--output",
         metavar="FILE",
-        help="what is written; DIR/report.html if not given, comparison.html of several DIRs",
+        help="the page; by default DIR/report.html, or comparison.html of several DIRs",
     )
     args = parser.parse_args(argv)
     try:
         directories = [paths.parse(directory) for directory in args.directories]
-        alone = directories[0] / "report.html"
-        output = args.output or (alone if len(directories) == 1 else "comparison.html")
-        page.write(directories, paths.parse(output))
+        default = directories[0] / "report.html" if len(directories) == 1 else "comparison.html"
+        output = args.output or default
+        report.write(directories, paths.parse(output))
     except (InputError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

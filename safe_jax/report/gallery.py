@@ -1,38 +1,40 @@
-"""Pictures of the evaluation split: where both pools look, and what is made of it."""
+"""Images of the evaluation split: where both pools look, and the classes predicted."""
 
 import base64
-import dataclasses
 import io
+from collections.abc import Sequence
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import PIL.Image
 from matplotlib import colormaps
 
+from safe_jax.experiment.results import Example, Row
 from safe_jax.report import summary
+from safe_jax.runtime.paths import Path
 
 _WIDEST = 224  # pixels of a picture in the page
 _HEAT = colormaps["inferno"]
 
 
-@dataclasses.dataclass(frozen=True)
-class Map:
+class Map(NamedTuple):
     """The attention of a pool, to be laid over the picture."""
 
     pool: str
     heat: str  # data URI
-    peak: float  # the share of the cell with most, in per cent
+    peak: float  # the largest share of a cell, in per cent
 
 
-@dataclasses.dataclass(frozen=True)
-class Prediction:
+class Prediction(NamedTuple):
     method: str
     name: str
     probability: float
     right: bool
 
 
-@dataclasses.dataclass(frozen=True)
-class Card:
+class Card(NamedTuple):
+    """An image with its attention maps and predictions."""
+
     label: str
     picture: str | None  # data URI; None: missing
     width: int
@@ -41,8 +43,9 @@ class Card:
     predictions: list[Prediction]
 
 
-@dataclasses.dataclass(frozen=True)
-class Gallery:
+class Gallery(NamedTuple):
+    """The examples of one row; `cells` is the size of the maps, as HxW."""
+
     method: str
     shots: str
     seed: int
@@ -50,56 +53,64 @@ class Gallery:
     cards: list[Card]
 
     @classmethod
-    def of(cls, directory, rows: list[dict]) -> "Gallery | None":
-        """The examples of the run with most shots and the lowest seed."""
-        rows = [row for row in rows if row.get("examples")]
-        if not rows:
+    def of(cls, directory: Path, rows: Sequence[Row]) -> Self | None:
+        """The examples of the row with most shots and the lowest seed."""
+        row = min(
+            (row for row in rows if row.examples),
+            key=lambda row: (-row.shots, row.seed),
+            default=None,
+        )
+        if row is None:
             return None
-        row = min(rows, key=lambda row: (-row["shots"], row["seed"]))
-        cells = "x".join(map(str, np.shape(row["examples"][0]["attention"]["tuned"])))
-        cards = [_card(directory, example) for example in row["examples"]]
-        shots = summary.plural(row["shots"], "shot")
-        return cls(summary.label(row["method"]), shots, row["seed"], cells, cards)
+        cells = "x".join(map(str, np.shape(row.examples[0].attention.tuned)))
+        cards = [_card(directory, example) for example in row.examples]
+        shots = summary.plural(row.shots, "shot")
+        return cls(summary.label(row.method), shots, row.seed, cells, cards)
 
 
-def _card(directory, example):
-    attention = {pool: np.array(map_hw) for pool, map_hw in example["attention"].items()}
-    most = max(map_hw.max() for map_hw in attention.values())
+def _card(directory: Path, example: Example) -> Card:
+    maps = {
+        "original": np.array(example.attention.original),
+        "tuned": np.array(example.attention.tuned),
+    }
+    brightest = max(map_hw.max() for map_hw in maps.values())
+    answers = {"zero_shot": example.zero_shot, "safe": example.blended}
     return Card(
-        example["label"],
-        *_picture(directory / example["image"]),
+        example.label,
+        *_picture(directory / example.image),
         [
-            Map(pool, _heat(map_hw / most), 100 * float(map_hw.max()))
-            for pool, map_hw in attention.items()
+            Map(pool, _heat(map_hw / brightest), 100 * float(map_hw.max()))
+            for pool, map_hw in maps.items()
         ],
         [
             Prediction(
-                method, made["class"], made["probability"], made["class"] == example["label"]
+                summary.label(method), made.name, made.probability, made.name == example.label
             )
-            for method, made in (("zero-shot", example["zero_shot"]), ("SAFE", example["blended"]))
+            for method, made in answers.items()
         ],
     )
 
 
-def _picture(path):
+def _picture(path: Path) -> tuple[str | None, int, int]:
+    """A picture as data URI, with width and height; None if it cannot be read."""
     try:
         with path.open("rb") as file, PIL.Image.open(file) as image:
             image = image.convert("RGB")
-    except OSError:  # absent, or none that can be decoded
+    except OSError:
         return None, 0, 0
     image.thumbnail((_WIDEST, _WIDEST))
     return _data_uri(image, "jpeg", quality=85), *image.size
 
 
-def _heat(map_hw):
-    """What lies over a picture for attention from 0 to 1: the more, the brighter and denser."""
+def _heat(map_hw: np.ndarray) -> str:
+    """Colours for attention from 0 to 1, as data URI: the more, the brighter and denser."""
     pixels_hwc = _HEAT(map_hw)
     pixels_hwc[..., 3] = 0.5 + 0.3 * map_hw
     image = PIL.Image.fromarray((255 * pixels_hwc).round().astype(np.uint8))
     return _data_uri(image.resize((64, 64), PIL.Image.Resampling.BICUBIC), "png")
 
 
-def _data_uri(image, kind, **options):
+def _data_uri(image: PIL.Image.Image, kind: str, **options: Any) -> str:
     file = io.BytesIO()
     image.save(file, kind, **options)
     return f"data:image/{kind};base64,{base64.b64encode(file.getvalue()).decode()}"

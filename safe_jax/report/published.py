@@ -1,10 +1,10 @@
-"""Published test accuracy (per cent) with CLIP's released RN50, to set ours beside.
+"""Published test accuracy (per cent) with CLIP's released RN50, for comparison.
 
-They were measured by another protocol than ours, which must be named wherever they are shown.
+It was measured by another protocol than ours: name that wherever a figure is shown.
 """
 
 WEIGHTS = "RN50"
-METHOD = "Tip-Adapter-F"
+METHOD = "tip_adapter_f"
 PROTOCOL = (
     "one seed; the full validation set, on ImageNet the test images; the epoch picked on test"
 )
@@ -12,7 +12,7 @@ SOURCE = "Tip-Adapter (arXiv 2207.09519), as public repositories give its figure
 SHOTS = (1, 2, 4, 8, 16)
 
 # By data set: zero-shot, then Tip-Adapter-F for each of SHOTS.
-ACCURACY = {
+_ACCURACY = {
     "imagenet": (60.32, (61.13, 61.69, 62.52, 64.00, 65.51)),
     "caltech101": (85.92, (89.33, 89.74, 90.56, 91.44, 92.86)),
     "dtd": (42.20, (49.65, 53.72, 57.39, 62.71, 66.55)),
@@ -27,12 +27,12 @@ ACCURACY = {
 }
 
 
-def by_method(dataset: str) -> dict[str, dict[int, float]]:
-    """Published accuracy by shots, of each method there is; empty for other data sets."""
-    if dataset not in ACCURACY:
+def accuracy(dataset: str, split: str) -> dict[str, dict[int, float]]:
+    """Published accuracy by method and shots; empty where none was published of these images."""
+    if dataset not in _ACCURACY or split != "test":
         return {}
-    zero_shot, tuned = ACCURACY[dataset]
+    zero_shot, tuned = _ACCURACY[dataset]
     return {
-        "zero-shot": dict.fromkeys(SHOTS, zero_shot),
+        "zero_shot": dict.fromkeys(SHOTS, zero_shot),
         METHOD: dict(zip(SHOTS, tuned, strict=True)),
     }

@@ -1,29 +1,30 @@
-"""What stands in the directories that a report is made of."""
+"""The experiments in the directories that a page is made of."""
 
 import dataclasses
-import json
-import pathlib
-
-from etils import epath
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 from safe_jax.experiment import results
+from safe_jax.experiment.results import Row
 from safe_jax.report import summary
-from safe_jax.runtime import paths
+from safe_jax.runtime import paths, schema
 from safe_jax.runtime.errors import InputError
+from safe_jax.runtime.paths import Path
 
 
 @dataclasses.dataclass(frozen=True)
 class Experiment:
-    """The rows of one config hash and data set, which alone are fit for a mean over seeds."""
+    """The rows of one config hash and data set: no others may be averaged over seeds."""
 
-    name: str  # what tells it from the others of the page
-    directory: pathlib.Path | epath.Path
-    rows: list[dict]  # one for each method, shots and seed
-    config: dict | None  # every knob; None where the run kept none
-    dataset: str
-    split: str
-    weights: str
-    config_hash: str
+    name: str  # unique on the page
+    directory: Path
+    rows: list[Row]  # one for each method, shots and seed
+    config: dict[str, Any] | None  # every knob; None if the run's file of them is missing
+
+    @property
+    def first(self) -> Row:
+        """All rows have its data set, split, weights and config hash."""
+        return self.rows[0]
 
     @property
     def methods(self) -> list[str]:
@@ -31,69 +32,69 @@ class Experiment:
 
     @property
     def shots(self) -> list[int]:
-        return sorted({row["shots"] for row in self.rows})
+        return sorted({row.shots for row in self.rows})
 
     @property
     def seeds(self) -> list[int]:
-        return sorted({row["seed"] for row in self.rows})
+        return sorted({row.seed for row in self.rows})
 
     @property
     def selections(self) -> list[str]:
-        return sorted({row["selection"] for row in self.rows} - {"none"})
+        return sorted({row.selection for row in self.rows} - {"none"})
+
+    def cell_rows(self, method: str, shots: int) -> list[Row]:
+        return summary.cell_rows(self.rows, method, shots)
 
     def accuracies(self, method: str, shots: int) -> list[float]:
-        return [row["accuracy"] for row in summary.of(self.rows, method, shots)]
+        return [row.accuracy for row in self.cell_rows(method, shots)]
 
 
-def load(directories: list) -> list[Experiment]:
-    """Every experiment in the directories as they are given, the newest of each first.
+def load(directories: Sequence[Path]) -> list[Experiment]:
+    """Every experiment, by directory in the order given; in a directory, the newest first.
 
-    Raises `InputError` for what is no directory of a run.
+    Raises `InputError` for a directory without a run.
     """
     directories = list({paths.absolute(path): path for path in directories}.values())
     names = [paths.absolute(path).name for path in directories]
     if len(set(names)) < len(names):
         names = list(map(str, directories))
-    found = []
+    experiments = []
     for name, directory in zip(names, directories, strict=True):
-        by_hash = _by_hash(results.read(directory / "results.jsonl"))
-        for (config_hash, dataset), rows in reversed(by_hash.items()):
-            one = f"{name} {config_hash}" if len({h for h, _ in by_hash}) > 1 else name
-            if "tuned_on" in rows[0]:
-                one += f" on {dataset}"
-            common = {field: rows[0][field] for field in ("split", "weights")}
-            config = _config(directory, config_hash)
-            found.append(
-                Experiment(one, directory, rows, config, dataset, **common, config_hash=config_hash)
-            )
-    return found
+        groups = _by_experiment(results.read(directory / "results.jsonl"))
+        several = len({rows[0].config_hash for rows in groups}) > 1
+        for rows in reversed(groups):
+            first = rows[0]
+            full_name = f"{name} {first.config_hash}" if several else name
+            full_name += f" on {first.dataset}" if first.tuned_on else ""
+            config = _config(directory, first.config_hash)
+            experiments.append(Experiment(full_name, directory, rows, config))
+    return experiments
 
 
-def _by_hash(rows):
-    """Rows by config hash and data set, what was written last at the end."""
-    cells = {}
+def _by_experiment(rows: Iterable[Row]) -> list[list[Row]]:
+    """The rows of each experiment, the one that was written to last at the end."""
+    experiments: dict[tuple, dict[tuple, Row]] = {}
     for row in rows:
-        experiment = row["config_hash"], row["dataset"]
-        of_hash = cells.pop(experiment, {})
-        # The same subset of images that changed since: the later row is what holds now.
-        cell = row["method"], row["shots"], row["seed"]
-        of_hash.pop(cell, None)  # to the end: rows stay in the order in which they were written
-        of_hash[cell] = row
-        cells[experiment] = of_hash
-    return {experiment: _of_same_knobs(of_hash.values()) for experiment, of_hash in cells.items()}
+        experiment = row.config_hash, row.dataset
+        cells = experiments[experiment] = experiments.pop(experiment, {})
+        # A later row replaces an earlier one of the same cell: the subset's files have changed.
+        cell = row.method, row.shots, row.seed
+        cells.pop(cell, None)  # to the end: rows stay in the order in which they were written
+        cells[cell] = row
+    return [_of_latest_knobs(list(cells.values())) for cells in experiments.values()]
 
 
-def _of_same_knobs(rows):
-    """Those whose method had the knobs that it has in its latest row."""
-    latest = {row["method"]: row.get("knobs") for row in rows}
-    return [row for row in rows if row.get("knobs") == latest[row["method"]]]
+def _of_latest_knobs(rows: list[Row]) -> list[Row]:
+    """The rows whose method has the knobs of its latest row."""
+    latest = {row.method: row.knobs for row in rows}
+    return [row for row in rows if row.knobs == latest[row.method]]
 
 
-def _config(directory, config_hash):
-    path = directory / "configs" / f"{config_hash}.json"
+def _config(directory: Path, config_hash: str) -> dict[str, Any] | None:
+    file = directory / "configs" / f"{config_hash}.json"
     try:
-        return dict(json.loads(path.read_bytes()))
+        return schema.read_json(dict[str, Any], file.read_bytes(), f"{file}: ")
     except FileNotFoundError:
         return None
-    except (TypeError, ValueError):
-        raise InputError(f"{path}: a JSON object is expected; mend or remove it") from None
+    except InputError as error:
+        raise InputError(f"{error}; mend or remove it") from None

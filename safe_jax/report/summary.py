@@ -1,23 +1,13 @@
-"""Means over seeds, and the table of them."""
+"""Means over seeds, and the tables for the terminal."""
 
 import statistics
+from collections.abc import Sequence
 
-import scipy.stats
-
+from safe_jax.experiment.results import Row
+from safe_jax.methods.catalogue import METHODS
 from safe_jax.report import published
 
-_LABELS = {
-    "zero_shot": "zero-shot",
-    "safe": "SAFE",
-    "safe_a": "SAFE-A",
-    "safe_a_f": "SAFE-A (keys tuned)",
-    "tip_adapter": "Tip-Adapter",
-    "tip_adapter_f": "Tip-Adapter-F",
-    "clip_adapter": "CLIP-Adapter",
-    "prolip": "ProLIP",
-    "linear_probe": "linear probe",
-    "partial": "pool + linear head",
-}
+# Fields of a row that selection may have chosen.
 _CHOSEN = {
     "alpha": "alpha",
     "a": "a",
@@ -28,33 +18,39 @@ _CHOSEN = {
 _PROTOCOLS = {"tip_adapter": "Tip-Adapter's protocol: the full validation set, one seed"}
 ATTENTION = {"original": "original pool", "tuned": "tuned pool", "even": "even on all cells"}
 
+TableRow = tuple[str, list[str]]  # a label, and a cell for each number of shots
+Shares = dict[str, list[float]]  # by a key of ATTENTION, per cent of each seed
+
 
 def label(method: str) -> str:
-    return _LABELS.get(method, method)
+    return METHODS[method].label if method in METHODS else method
 
 
-def methods(rows: list[dict]) -> list[str]:
-    """Those in the rows: zero-shot, SAFE, its peers, then others as they come."""
-    found = dict.fromkeys(row["method"] for row in rows)
-    return sorted(found, key=lambda method: [*_LABELS, method].index(method))
+def methods(rows: Sequence[Row]) -> list[str]:
+    """The methods of the rows: in the catalogue's order, then others as they come."""
+    found = dict.fromkeys(row.method for row in rows)
+    return sorted(found, key=lambda method: [*METHODS, method].index(method))
 
 
-def of(rows: list[dict], method: str, shots: int) -> list[dict]:
-    """The rows of one cell of the table, one a seed."""
-    return [row for row in rows if (row["method"], row["shots"]) == (method, shots)]
+def cell_rows(rows: Sequence[Row], method: str, shots: int) -> list[Row]:
+    """The rows of a cell of the table: one for each seed."""
+    return [row for row in rows if (row.method, row.shots) == (method, shots)]
 
 
-def mean_sd(values: list[float]) -> tuple[float, float | None]:
-    """Mean and sample standard deviation, which a single value does not have."""
+def mean_sd(values: Sequence[float]) -> tuple[float, float | None]:
+    """Mean, and sample standard deviation of at least two values."""
     return statistics.mean(values), statistics.stdev(values) if len(values) > 1 else None
 
 
-def half_interval(values: list[float]) -> float:
+def half_interval(values: Sequence[float]) -> float:
     """Half the 95% interval of the mean of at least two values, by Student's t."""
-    return scipy.stats.t.ppf(0.975, len(values) - 1) * statistics.stdev(values) / len(values) ** 0.5
+    import scipy.stats  # takes half a second to import
+
+    quantile = scipy.stats.t.ppf(0.975, len(values) - 1)
+    return quantile * statistics.stdev(values) / len(values) ** 0.5
 
 
-def cell(values: list[float] | None, interval: bool = True) -> str:
+def cell(values: Sequence[float], interval: bool = True) -> str:
     """Mean ± standard deviation, and half the 95% interval of the mean in brackets."""
     if not values:
         return "-"
@@ -64,105 +60,109 @@ def cell(values: list[float] | None, interval: bool = True) -> str:
     return f"{text} ({half_interval(values):.2f})" if interval else text
 
 
-def protocol(rows: list[dict]) -> str | None:
-    """What is to be said of another protocol than ours."""
-    return _PROTOCOLS.get(rows[0].get("protocol"))
+def protocol_note(rows: Sequence[Row]) -> str | None:
+    """Names the protocol, where it is not ours."""
+    return _PROTOCOLS.get(rows[0].protocol or "")
 
 
-def tables(rows: list[dict]) -> str:
-    """A table for each data set, and one of their mean."""
-    by_dataset = {}
-    for row in rows:
-        by_dataset.setdefault(row["dataset"], []).append(row)
-    own_first = sorted(by_dataset.values(), key=lambda rows: "tuned_on" in rows[0])
-    own = [rows for rows in own_first if "tuned_on" not in rows[0]]
-    return "\n\n".join(map(table, own_first + ([_mean(own)] if len(own) > 1 else [])))
-
-
-def _mean(by_dataset):
-    """Rows of the mean over data sets, for each method, shots and seed that all of them have."""
-    cells = [{(r["method"], r["shots"], r["seed"]): r for r in rows} for rows in by_dataset]
-    common = {"dataset": f"mean of {len(cells)} data sets"}
+def published_rows(row: Row, shots: Sequence[int]) -> list[TableRow]:
+    """Published accuracy on the images that `row` was evaluated on."""
     return [
-        cells[0][key]
-        | common
-        | {"accuracy": statistics.mean(each[key]["accuracy"] for each in cells)}
-        for key in cells[0]
-        if all(key in each for each in cells)
+        (f"{label(method)}, published", [cell([by_k[k]] if k in by_k else []) for k in shots])
+        for method, by_k in published.accuracy(row.dataset, row.split).items()
     ]
 
 
-def table(rows: list[dict]) -> str:
+def attention_shares(rows: Sequence[Row]) -> dict[str, dict[int, Shares]]:
+    """Per cent of attention on the object, of each seed: by method, shots and key of ATTENTION."""
+    found: dict[str, dict[int, Shares]] = {}
+    for row in sorted(rows, key=lambda row: row.shots):
+        if row.attention_on_object:
+            by_shots = found.setdefault(row.method, {})
+            shares = by_shots.setdefault(row.shots, {name: [] for name in ATTENTION})
+            for name in shares.keys() & row.attention_on_object:
+                shares[name].append(row.attention_on_object[name])
+    return found
+
+
+def tables(rows: Sequence[Row]) -> str:
+    """A table for each data set, transfers last, and one of the mean over data sets."""
+    by_dataset: dict[str, list[Row]] = {}
+    for row in rows:
+        by_dataset.setdefault(row.dataset, []).append(row)
+    groups = list(by_dataset.values())
+    tuned = [group for group in groups if not group[0].tuned_on]
+    transfers = [group for group in groups if group[0].tuned_on]
+    mean = [_mean_rows(tuned)] if len(tuned) > 1 else []
+    return "\n\n".join(map(table, tuned + transfers + mean))
+
+
+def _mean_rows(by_dataset: list[list[Row]]) -> list[Row]:
+    """The mean over data sets, for each method, shots and seed that all of them have."""
+    by_key = [{(row.method, row.shots, row.seed): row for row in rows} for rows in by_dataset]
+    name = f"mean of {len(by_dataset)} data sets"
+    mean_rows = []
+    for key, row in by_key[0].items():
+        same = [rows[key] for rows in by_key if key in rows]
+        if len(same) == len(by_key):
+            accuracy = statistics.mean(row.accuracy for row in same)
+            mean_rows.append(row.model_copy(update={"dataset": name, "accuracy": accuracy}))
+    return mean_rows
+
+
+def table(rows: Sequence[Row]) -> str:
     """Accuracy by method and shots: mean, sample standard deviation and 95% interval over seeds.
 
-    Names what was measured and how alpha (of caches a and b too, and rate and decay where there
-    were several) was chosen, for a number without them says nothing.
+    The heading says what was measured and how free choices (alpha, a cache's a and b, learning rate
+    and weight decay) were made: a number means nothing without that.
     """
-    shots = sorted({row["shots"] for row in rows})
-    seeds = sorted({row["seed"] for row in rows})
-    chosen = sorted({row["selection"] for row in rows} - {"none"})
-    what = [text for name, text in _CHOSEN.items() if any(_is_chosen(row, name) for row in rows)]
-    first = rows[0]
-    looks = attention_on_object(rows)
-    theirs = published.by_method(first["dataset"]) if first["split"] == "test" else {}
-    labels = [*map(label, methods(rows)), *(ATTENTION.values() if looks else ())]
-    labels += [f"{method}, published" for method in theirs]
-    width = max(12, *(len(text) + 2 for text in labels))
-    of_what = first["dataset"]
-    if "tuned_on" in first:
-        of_what += f" (tuned on {first['tuned_on']})"
-    lines = [
-        f"{of_what}, {first['weights']}: {first['split']} accuracy (%), {_over(seeds)}"
-        + (f"; {', '.join(what)} by {', '.join(chosen)}" if chosen else "")
-        + (f"; {protocol(rows)}" if protocol(rows) else ""),
-        f"{'shots':<{width}}" + "".join(f"{k:>21}" for k in shots),
-    ]
-
-    def line(text, by_shots, interval=True):
-        cells = (cell(by_shots.get(k), interval) for k in shots)
-        return f"{text:<{width}}" + "".join(f"{text:>21}" for text in cells)
-
+    shots = sorted({row.shots for row in rows})
+    lines: list[TableRow] = [("shots", list(map(str, shots)))]
     for method in methods(rows):
-        accuracies = {k: [row["accuracy"] for row in of(rows, method, k)] for k in shots}
-        lines.append(line(label(method), accuracies))
-    for method, found in theirs.items():
-        lines.append(line(f"{method}, published", {k: [found[k]] for k in found}))
-    if theirs:
-        lines.append(f"(published: {published.WEIGHTS}; {published.METHOD}: {published.PROTOCOL})")
-    for method, by_shots in looks.items():
-        lines.append(f"attention on the object (%), {label(method)}")
+        cells = [cell([row.accuracy for row in cell_rows(rows, method, k)]) for k in shots]
+        lines.append((label(method), cells))
+    if figures := published_rows(rows[0], shots):
+        of_method = f"{label(published.METHOD)}: {published.PROTOCOL}"
+        lines += [*figures, (f"(published: {published.WEIGHTS}; {of_method})", [])]
+    for method, by_shots in attention_shares(rows).items():
+        lines.append((f"attention on the object (%), {label(method)}", []))
         for name, text in ATTENTION.items():
-            if any(shares[name] for shares in by_shots.values()):
-                by_k = {k: shares[name] for k, shares in by_shots.items()}
-                lines.append(line(text, by_k, interval=False))
-    return "\n".join(lines)
+            values = [by_shots[k][name] if k in by_shots else [] for k in shots]
+            if any(values):
+                lines.append((text, [cell(of_seeds, interval=False) for of_seeds in values]))
+    width = max(12, *(len(text) + 2 for text, cells in lines if cells))
+    return "\n".join([_heading(rows), *(_aligned(width, *line) for line in lines)])
 
 
-def _is_chosen(row, name):
+def _aligned(width: int, text: str, cells: list[str]) -> str:
+    return f"{text:<{width}}" + "".join(f"{x:>21}" for x in cells) if cells else text
+
+
+def _heading(rows: Sequence[Row]) -> str:
+    first = rows[0]
+    dataset = f"{first.dataset} (tuned on {first.tuned_on})" if first.tuned_on else first.dataset
+    seeds = sorted({row.seed for row in rows})
+    parts = [f"{dataset}, {first.weights}: {first.split} accuracy (%), {_over_seeds(seeds)}"]
+    if selections := sorted({row.selection for row in rows} - {"none"}):
+        chosen = [text for name, text in _CHOSEN.items() if any(_is_chosen(r, name) for r in rows)]
+        chosen += sorted({axis for row in rows for axis in row.point})
+        parts.append(f"{', '.join(chosen)} by {', '.join(selections)}")
+    if note := protocol_note(rows):
+        parts.append(note)
+    return "; ".join(parts)
+
+
+def _is_chosen(row: Row, name: str) -> bool:
     if name in ("alpha", "a", "b"):
-        return row.get(name) is not None
-    return len({told[name] for told in row.get("candidates", ())}) > 1
+        return getattr(row, name) is not None
+    return len({getattr(candidate, name) for candidate in row.candidates}) > 1
 
 
-def _over(seeds):
+def _over_seeds(seeds: list[int]) -> str:
     if len(seeds) == 1:
         return f"seed {seeds[0]}"
-    named = ", ".join(map(str, seeds))
-    return f"mean ± standard deviation (half the 95% interval of the mean) over seeds {named}"
-
-
-def attention_on_object(rows: list[dict]) -> dict[str, dict[int, dict[str, list[float]]]]:
-    """By method and shots, the share (%) of each seed: of `original`, `tuned`, maybe of `even`.
-
-    `even` is what the same attention on every cell would give.
-    """
-    found = {}
-    for row in sorted(rows, key=lambda row: row["shots"]):
-        if shares := row.get("attention_on_object"):
-            cells = found.setdefault(row["method"], {}).setdefault(row["shots"], {})
-            for name in ATTENTION:
-                cells.setdefault(name, []).extend([shares[name]] if name in shares else [])
-    return found
+    listed = ", ".join(map(str, seeds))
+    return f"mean ± standard deviation (half the 95% interval of the mean) over seeds {listed}"
 
 
 def plural(count: int, noun: str) -> str:

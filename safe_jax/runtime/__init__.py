@@ -1,3 +1,4 @@
-"""What every room stands on, and what knows nothing of images: errors that a user reads, files on a
-disk or in a bucket, devices, and hosts that run as one. Nothing here imports another room.
+"""The ground floor: messages for the user, files on a disk or in a bucket, devices, and hosts.
+
+Nothing here knows of images or imports another room.
 """

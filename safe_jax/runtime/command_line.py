@@ -1,4 +1,4 @@
-"""Configs on the command line, with one line for a mistake."""
+"""Parses configs on the command line; a mistake gets one line."""
 
 import re
 import sys
@@ -9,11 +9,11 @@ from safe_jax.runtime.errors import InputError
 
 
 def parse(argv: list[str], values: flags.FlagValues = flags.FLAGS) -> list[str]:
-    """Parses flags, `--config` among them, as absl does; exits where one is wrong."""
+    """Parses flags, including `--config`, and returns the rest; a mistake exits with one line."""
     try:
         rest = values(argv)
         if values.config is not None:
-            values.config.lock()  # without this, a missing file is only noticed when a knob is read
+            values.config.lock()  # otherwise a missing file is noticed only when a knob is read
         if len(rest) > 1:
             raise flags.Error(f"unexpected argument {rest[1]!r}; set knobs as --config.knob=value")
     except (AttributeError, KeyError) as error:  # how ml_collections refuses an unknown knob
@@ -21,7 +21,8 @@ def parse(argv: list[str], values: flags.FlagValues = flags.FLAGS) -> list[str]:
         if not knob:
             raise
         near = re.search(r'Did you mean "(\w+)"', str(error))
-        hint = f"did you mean config.{near[1]}?" if near else "configs/default.py has all"
+        every = "python -m safe_jax.main --knobs lists all"  # other commands read configs, too
+        hint = f"did you mean config.{near[1]}?" if near else every
         sys.exit(f"error: there is no config.{next(filter(None, knob.groups()))}: {hint}")
     except ImportError as error:
         sys.exit(
@@ -29,7 +30,8 @@ def parse(argv: list[str], values: flags.FlagValues = flags.FLAGS) -> list[str]:
             "configs/ is, or make what it imports importable (PYTHONPATH)"
         )
     except (flags.Error, OSError) as error:
-        while isinstance(error.__context__, InputError):  # a config file's own, wrapped
+        # A config file raised it, and absl wrapped it.
+        while isinstance(error.__context__, InputError):
             error = error.__context__
         sys.exit(f"error: {' '.join(str(error).split())}")
     return rest

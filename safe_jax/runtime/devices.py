@@ -1,67 +1,70 @@
-"""Devices: one mesh axis, `data`. Parameters are on every device, batches are cut between them.
+"""Devices on a mesh with one axis, `data`: parameters are replicated, batches are sharded.
 
-The devices may be of several hosts: each of these puts what belongs on its own devices there.
+The devices may belong to several hosts; each host puts data on its own devices only.
 """
 
 import collections
 import concurrent.futures
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
-from jax.sharding import AxisType, NamedSharding, PartitionSpec
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from safe_jax.runtime.errors import InputError
 
+T = TypeVar("T")
 
-def make_mesh(devices=None) -> jax.sharding.Mesh:
-    """All devices (or those given) in a row.
 
-    Raises `InputError` where they are of several hosts that did not join.
+def make_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
+    """A mesh of the given devices, or of all.
+
+    Raises `InputError` if there are several hosts that have not joined.
     """
     devices = devices or jax.devices()
     if jax.process_count() > 1 and not jax.distributed.is_initialized():
         raise InputError(
             f"there are {jax.process_count()} hosts: start the command on each with --distributed"
         )
-    # Auto, for explicit axes (the default since JAX 0.9) refuse to mix replicated and cut operands.
+    # Explicit axes, the default since JAX 0.9, refuse to mix replicated and sharded operands.
     return jax.make_mesh((len(devices),), ("data",), (AxisType.Auto,), devices=devices)
 
 
-def replicated(mesh) -> NamedSharding:
+def replicated(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec())
 
 
-def sharded(mesh) -> NamedSharding:
-    """Cut along the first axis."""
+def sharded(mesh: Mesh) -> NamedSharding:
+    """Sharded along the first axis."""
     return NamedSharding(mesh, PartitionSpec("data"))
 
 
-def replicate(mesh, tree):
-    """Puts a tree of arrays, of which every host has the same, on every device."""
+def replicate(mesh: Mesh, tree: Any) -> Any:
+    """Puts a tree of arrays, equal on all hosts, on every device."""
     sharding = replicated(mesh)
 
     def put(x):
         if sharding.is_fully_addressable or getattr(x, "sharding", None) == sharding:
             return jax.device_put(x, sharding)
-        # `device_put` would first compare the values of all hosts, at the cost of a broadcast.
+        # `device_put` would first broadcast the values, to compare those of all hosts.
         x = np.asarray(x)
         return jax.make_array_from_callback(x.shape, sharding, lambda index: x[index])
 
     return jax.tree.map(put, tree)
 
 
-def own_rows(mesh, count: int) -> np.ndarray:
-    """Which rows of a batch of `count` go to this host's devices, in ascending order."""
+def own_rows(mesh: Mesh, count: int) -> np.ndarray:
+    """Indices of the rows of a batch of `count` that are on this host's devices, ascending."""
     cuts = sharded(mesh).addressable_devices_indices_map((count,)).values()
     return np.sort(np.concatenate([np.arange(count)[cut] for cut in cuts]))
 
 
-def shard_own(mesh, tree, count: int):
-    """Cuts a batch of `count` rows along its first axis, a multiple of the number of devices.
+def shard_own(mesh: Mesh, tree: Any, count: int) -> Any:
+    """Shards a batch of `count` rows, of which each host passes only its `own_rows`.
 
-    Every host passes its `own_rows` alone.
+    `count` must be a multiple of the number of devices.
     """
     rows = own_rows(mesh, count)
 
@@ -76,23 +79,23 @@ def shard_own(mesh, tree, count: int):
     return jax.tree.map(put, tree)
 
 
-def shard(mesh, tree):
-    """`shard_own` for hosts that have the whole batch."""
+def shard(mesh: Mesh, tree: Any) -> Any:
+    """Shards a batch of which each host passes all rows; see `shard_own`."""
     (count,) = {len(x) for x in jax.tree.leaves(tree)}
     if len(rows := own_rows(mesh, count)) < count:
         tree = jax.tree.map(lambda x: x[rows], tree)
     return shard_own(mesh, tree, count)
 
 
-def fetch(x) -> np.ndarray:
-    """The whole of an array, wherever its parts are; all hosts are to ask for it."""
+def fetch(x: jax.typing.ArrayLike) -> np.ndarray:
+    """The whole array, gathered from all hosts; all hosts must call this."""
     if isinstance(x, jax.Array) and not (x.is_fully_addressable or x.is_fully_replicated):
         return multihost_utils.process_allgather(x, tiled=True)
     return np.asarray(x)
 
 
-def prefetch(items: Iterator, depth: int = 2) -> Iterator:
-    """The same items; a thread makes the next `depth` of them while one is worked on."""
+def prefetch(items: Iterator[T], depth: int = 2) -> Iterator[T]:
+    """Yields the same items; a thread computes up to `depth` of them ahead."""
     with concurrent.futures.ThreadPoolExecutor(1) as pool:
         under_way = collections.deque(pool.submit(next, items, None) for _ in range(depth))
         while (item := under_way.popleft().result()) is not None:
@@ -100,13 +103,13 @@ def prefetch(items: Iterator, depth: int = 2) -> Iterator:
             yield item
 
 
-def round_up(count: int, mesh) -> int:
-    """The least multiple of the number of devices that is not below `count`."""
+def round_up(count: int, mesh: Mesh) -> int:
+    """The smallest multiple of the number of devices that is at least `count`."""
     return -(-count // mesh.size) * mesh.size
 
 
-def pad_to(rows: np.ndarray, count: int, value=0) -> np.ndarray:
-    """Appends rows of `value` until there are `count`."""
+def pad_to(rows: np.ndarray, count: int, value: float = 0) -> np.ndarray:
+    """Appends rows filled with `value` until there are `count` rows."""
     return np.pad(
         rows, [(0, count - len(rows))] + [(0, 0)] * (rows.ndim - 1), constant_values=value
     )

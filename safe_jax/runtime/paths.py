@@ -1,19 +1,22 @@
-"""Paths: of a disk, or of a bucket, as `gs://bucket/folder`.
+"""Paths on a disk, or in a bucket (`gs://bucket/folder`).
 
-`pathlib` would make `gs:/bucket` of the latter, so every path that is given comes through here. A
-disk's is a `pathlib.Path`, a bucket's is etils': both have `/`, `exists`, `is_dir`, `iterdir`,
-`mkdir`, `open`, `read_text` and `write_text`. What they do not do alike has a function.
+`pathlib` would turn `gs://bucket` into `gs:/bucket`, so `parse` reads every path that a user gives.
+Paths on a disk are `pathlib.Path`s, paths in a bucket are etils'. Both have `/`, `exists`,
+`is_dir`, `iterdir`, `mkdir`, `open`, `read_text` and `write_text`; the functions here do the rest.
 """
 
 import concurrent.futures
 import contextlib
+import itertools
 import os
 import pathlib
+import secrets
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeVar
 
-# Else etils would import TensorFlow to read a bucket, wherever that is installed.
+# Otherwise etils would import TensorFlow to read a bucket, if it is installed.
 os.environ.setdefault("EPATH_USE_TF", "false")
 
 import filelock
@@ -22,17 +25,21 @@ from etils import epath
 
 from safe_jax.runtime.errors import InputError
 
-_REQUESTS = 64  # to a bucket at a time: each takes long, but costs nothing here
+Path = pathlib.Path | epath.Path
+T = TypeVar("T")
+U = TypeVar("U")
+
+_REQUESTS = 64  # concurrent requests to a bucket: each takes long, but little work here
 
 
-def is_remote(path) -> bool:
+def is_remote(path: object) -> bool:
     return "://" in str(path)
 
 
-def parse(given):
+def parse(given: epath.PathLike) -> Path:
     """The path that a user gave; `~` is the home folder.
 
-    Raises `InputError` for a bucket of a kind that cannot be read here.
+    Raises `InputError` for a bucket other than Google's, and if gcsfs is not installed.
     """
     if not is_remote(given):
         return pathlib.Path(given).expanduser()
@@ -47,89 +54,120 @@ def parse(given):
     return epath.Path(given)
 
 
-def join(root, given):
-    """A path that a user gave, below `root` unless it is absolute."""
+def join(root: Path, given: epath.PathLike) -> Path:
+    """The path that a user gave, below `root` unless it is absolute."""
     if is_remote(given) or pathlib.Path(given).expanduser().is_absolute():
         return parse(given)
     return root / given
 
 
-def absolute(path):
-    """The path that is the same from everywhere, without links."""
+def absolute(path: Any) -> Any:
+    """The absolute path, with links resolved if it is on a disk."""
     return path if is_remote(path) else path.resolve()
 
 
-def cache(given) -> pathlib.Path:
-    """The folder that `config.cache_dir` gives. Raises `InputError` for a bucket."""
+def cache(given: epath.PathLike) -> pathlib.Path:
+    """The folder of `config.cache_dir`. Raises `InputError` for a bucket."""
     if is_remote(given):
         raise InputError(
             f"config.cache_dir={given}: banks are read by position, which takes a folder on a disk "
             "of this machine"
         )
-    return parse(given)
+    return pathlib.Path(given).expanduser()
 
 
-def names(folder) -> list[str]:
-    """What is in a folder, sorted, but for what is hidden."""
+def names(folder: Path) -> list[str]:
+    """The names of all files and folders in a folder that are not hidden, sorted."""
     found = (p.name for p in folder.iterdir()) if is_remote(folder) else os.listdir(folder)
     return sorted(name for name in found if name and not name.startswith("."))
 
 
-def subfolders(folder) -> set[str]:
-    """The folders in a folder by name, but for hidden ones."""
+def subfolders(folder: Path) -> set[str]:
+    """The names of all folders in a folder that are not hidden."""
     if is_remote(folder):
         found = names(folder)
-        are = map_files(lambda name: (folder / name).is_dir(), found, remote=True)
-        return {name for name, is_folder in zip(found, are, strict=True) if is_folder}
+        is_folder = map_files(lambda name: (folder / name).is_dir(), found, remote=True)
+        return set(itertools.compress(found, is_folder))
     with os.scandir(folder) as entries:
         return {e.name for e in entries if e.is_dir() and not e.name.startswith(".")}
 
 
-def map_files(function, items: list, remote: bool) -> list:
-    """What `function` returns for each item; many wait at a time where it asks a bucket."""
+def map_files(function: Callable[[T], U], items: Sequence[T], remote: bool) -> list[U]:
+    """Maps `function` over the items; if `remote`, in threads, as requests to a bucket wait."""
     if not remote:
         return list(map(function, items))
     with concurrent.futures.ThreadPoolExecutor(_REQUESTS) as pool:
         return list(pool.map(function, items))
 
 
-def stamps(files: list) -> list[tuple[int | None, int | None]]:
-    """Size and time of change, which tell a file from what stands there later; None if missing."""
+def stamps(files: Sequence[Any]) -> list[tuple[int | None, int | None]]:
+    """Size and modification time (ns) of each file, to detect changes; None if it is missing."""
     return map_files(_stamp, files, remote=any(map(is_remote, files[:1])))
 
 
-def _stamp(file):
+def _stamp(file: Any) -> tuple[int | None, int | None]:
     try:
         stat = file.stat()
     except OSError:
-        return None, None  # said by the check before extraction, with all others
+        return None, None  # the check before extraction reports all missing files together
     if is_remote(file):
         return stat.length, stat.mtime * 10**9
     return stat.st_size, stat.st_mtime_ns
 
 
-def write(file, content: bytes) -> None:
-    """Writes a file whole or not at all."""
-    if is_remote(file):  # an object appears when all of it is there
+def write(file: Path, content: bytes, durable: bool = True) -> None:
+    """Writes a file whole or not at all; `durable` files also survive a power failure."""
+    if not isinstance(file, pathlib.Path):  # an object appears once its upload is complete
         file.write_bytes(content)
         return
-    partial = file.with_name(file.name + ".partial")
-    partial.write_bytes(content)
-    partial.replace(file)
-
-
-def remove_folder(folder) -> None:
-    """Removes a folder with all that is in it, if it is there."""
-    if is_remote(folder):
-        folder.rmtree(missing_ok=True)
-    else:
-        shutil.rmtree(folder, ignore_errors=True)
+    temporary = _temporary(file)
+    # Mode x fails if anything is there, even a link; what is there must then not be removed.
+    opened = open(temporary, "xb")  # noqa: SIM115
+    try:
+        with opened:
+            opened.write(content)
+            if durable:
+                opened.flush()
+                os.fsync(opened.fileno())
+        temporary.replace(file)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
 
 
 @contextlib.contextmanager
-def on_disk(file):
-    """A file of a disk with the same content, for those who read nothing else."""
-    if not is_remote(file):
+def whole_folder(destination: pathlib.Path) -> Iterator[pathlib.Path]:
+    """Yields an empty folder, which takes the place of `destination` after the block.
+
+    If the block raises, the folder is removed. Raises `OSError` if `destination` has files.
+    """
+    temporary = _temporary(destination)
+    temporary.mkdir()
+    try:
+        yield temporary
+        temporary.rename(destination)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+
+
+def _temporary(path: pathlib.Path) -> pathlib.Path:
+    """A hidden path beside `path` that nobody can guess, so nobody can put a link there."""
+    return path.with_name(f".{secrets.token_hex(8)}.partial")
+
+
+def remove_folder(folder: Path) -> None:
+    """Removes a folder and its contents, if it exists."""
+    if isinstance(folder, pathlib.Path):
+        shutil.rmtree(folder, ignore_errors=True)
+    else:
+        folder.rmtree(missing_ok=True)
+
+
+@contextlib.contextmanager
+def on_disk(file: Path) -> Iterator[pathlib.Path]:
+    """Yields the file itself, or a temporary copy on the disk if it is in a bucket."""
+    if isinstance(file, pathlib.Path):
         yield file
         return
     with tempfile.TemporaryDirectory() as folder:
@@ -140,10 +178,10 @@ def on_disk(file):
 
 
 @contextlib.contextmanager
-def lock(file) -> Iterator[None]:
-    """Holds an exclusive lock on `file` of a disk, which is made; waits while another holds it.
+def lock(file: pathlib.Path) -> Iterator[None]:
+    """Holds an exclusive lock on `file`, which is created; waits while another process holds it.
 
-    The lock goes with the process, however it ends.
+    The system releases the lock when the process ends, even if it is killed.
     """
     file.parent.mkdir(parents=True, exist_ok=True)
     with filelock.FileLock(file):

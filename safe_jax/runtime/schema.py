@@ -11,7 +11,7 @@ import json
 import math
 import re
 from collections.abc import Mapping
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
 
 import pydantic
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, TypeAdapter
@@ -137,6 +137,9 @@ def _line(mistake: Any, prefix: str) -> str:
         return f"{where} is missing"
     if kind == "extra_forbidden":
         return f"{where} is unknown: remove it"
+    if kind == "value_error" and not place:  # of several fields, which the message names
+        file = prefix if prefix.endswith(": ") else ""
+        return f"{file}{mistake['ctx']['error']}"
     joint = "=" if place else ": "
     return f"{where}{joint}{_shown(mistake['input'])}: {_expected(mistake)}"
 
@@ -196,6 +199,9 @@ def describe(kind: type[Model]) -> list[str]:
     lines = []
     for name, field in kind.model_fields.items():
         bounds = [m.func.phrase for m in field.metadata if hasattr(getattr(m, "func", 0), "phrase")]
+        if get_origin(field.annotation) is Literal:
+            *others, last = get_args(field.annotation)
+            bounds.append(f"{', '.join(others)} or {last}")
         limits = f" ({', '.join(bounds)})" if bounds else ""
         lines.append(f"{name} = {field.default!r}{limits}: {field.description or ''}")
     return lines

@@ -1,186 +1,243 @@
-"""Tunes a method on trials, with every candidate of rate and decay: one by one, or together.
+"""`fit`: a job and a recipe to tuned parameters; `fit_all`: many, one by one or together.
 
-Axes: s steps, b images of a batch, m members.
+Axes: s steps, b images of a batch.
 """
 
+import dataclasses
 import functools
-import hashlib
-import json
+import pathlib
 import time
-from typing import NamedTuple
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from ml_collections import FrozenConfigDict
 
 from safe_jax.bank import batches
-from safe_jax.experiment import knobs
-from safe_jax.experiment.trial import Images, Trial, Tuned
+from safe_jax.bank.view import View
+from safe_jax.methods.contract import Batch, Method, Params, Recipe, Start
+from safe_jax.runtime import devices
 from safe_jax.tuning import loop, population, train
 
 
-class Start(NamedTuple):
-    """What a method begins with on a trial, as its `init` gives it, and the images it tunes on."""
+class TrainImages(Protocol):
+    """Labelled images to tune on: a `View`, or `FreshCrops`."""
 
-    method: object
-    params: dict
-    context: object
-    images: Images | None  # None: fresh crops, through the trunk
+    views: int
+
+    @property
+    def count(self) -> int: ...
+
+    def batches(
+        self, plan: batches.Plan, mesh: jax.sharding.Mesh, first_step: int = 0
+    ) -> Iterator[Batch]: ...
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """A method's start, the images that it tunes on, and the seed of their order.
+
+    `key` tells the job from others, for whoever names folders of checkpoints.
+    """
+
+    start: Start
+    images: TrainImages
+    seed: int
+    key: Any = None
+
+    def plan(self, recipe: Recipe, mesh: jax.sharding.Mesh) -> batches.Plan:
+        """Which image and which view go into which step."""
+        return batches.plan(
+            self.images.count,
+            self.images.views,
+            recipe.batch_size or self.images.count,
+            recipe.epochs,
+            self.seed,
+            mesh.size,
+        )
 
 
 class Member(NamedTuple):
-    """A tuning to be done: where, from what, and with which rate and decay."""
+    """A job and one of the recipes that it is tuned with."""
 
-    trial: Trial
-    start: Start
-    config: FrozenConfigDict
-    plan: batches.Plan
+    job: Job
+    recipe: Recipe
 
 
-def candidates(config) -> list[FrozenConfigDict]:
-    """The config with each learning rate and weight decay that validation is to choose from."""
-    return [
-        FrozenConfigDict(config.to_dict() | {"learning_rate": rate, "weight_decay": decay})
-        for rate in config.learning_rates or (config.learning_rate,)
-        for decay in config.weight_decays or (config.weight_decay,)
-    ]
+@dataclasses.dataclass(frozen=True)
+class Checkpoints:
+    """Where members that run in one program keep their state, and every how many steps."""
+
+    folder: Callable[[Sequence[Member]], pathlib.Path]
+    every: int = 500
+
+    @classmethod
+    def in_folder(cls, folder: pathlib.Path, every: int = 500) -> "Checkpoints":
+        return cls(lambda _: folder, every)
 
 
-def tune(trials: list[Trial], starts: list[Start], name: str, config) -> list[list[Tuned]]:
-    """What the method has become on each trial, with each of the candidates.
+@dataclasses.dataclass(frozen=True)
+class Tuned:
+    """A method after its last step, or as it started where nothing is tuned.
 
-    As many as `config.population` run in one program, if they are alike in all shapes. Raises
-    `loop.DivergedError` where no candidate kept a finite loss.
+    `params` are all its parameters, the frozen ones among them; `losses_s` is the loss of every
+    step. Of several candidates, rate and decay of the recipe tell one from the others.
     """
-    members = [
-        Member(trial, start, one, _plan(trial, one))
-        for trial, start in zip(trials, starts, strict=True)
-        for one in candidates(config)
-    ]
-    alike = {}
+
+    method: Method
+    params: Params
+    context: Any
+    losses_s: np.ndarray | None = None
+    recipe: Recipe | None = None
+    seconds: float = 0.0
+
+    @property
+    def diverged(self) -> bool:
+        return self.losses_s is not None and not np.isfinite(self.losses_s).all()
+
+    @property
+    def epoch_losses(self) -> np.ndarray | None:
+        """The mean loss of every epoch."""
+        if self.losses_s is None or self.recipe is None:
+            return None
+        return self.losses_s.reshape(self.recipe.epochs, -1).mean(1)
+
+
+def untuned(start: Start, mesh: jax.sharding.Mesh) -> Tuned:
+    """A method of which nothing is tuned, on every device."""
+    params, context = devices.replicate(mesh, (start.params, start.context))
+    return Tuned(start.method, params, context)
+
+
+def fit(job: Job, recipe: Recipe, mesh: jax.sharding.Mesh, checkpoints: Checkpoints) -> Tuned:
+    """Tunes a job by a recipe.
+
+    Raises `InputError` where the recipe's pattern matches no parameter, `loop.DivergedError` where
+    a loss is not finite.
+    """
+    (tuned,) = fit_all([Member(job, recipe)], 1, mesh, checkpoints)
+    return tuned
+
+
+def fit_all(
+    members: Sequence[Member], at_a_time: int, mesh: jax.sharding.Mesh, checkpoints: Checkpoints,
+    keep_diverged: bool = False,
+) -> list[Tuned]:  # fmt: skip
+    """Tunes every member; as many as `at_a_time` in one program, if they are alike in all shapes.
+
+    Raises `loop.DivergedError` where no member of a program kept a finite loss; with
+    `keep_diverged`, these come back with losses that are not finite.
+    """
+    alike: dict[Any, list[int]] = {}
     for number, member in enumerate(members):
-        alike.setdefault(_kind(member), []).append(number)
+        alike.setdefault(_kind(member, mesh), []).append(number)
     tuned = {}
     for numbers in alike.values():
-        for first in range(0, len(numbers), config.population):
-            chunk = numbers[first : first + config.population]
-            run = _together if len(chunk) > 1 else _alone
-            tuned |= zip(chunk, run([members[n] for n in chunk], name), strict=True)
-    each = len(members) // len(trials)
-    return [[tuned[n] for n in range(at, at + each)] for at in range(0, len(members), each)]
+        for first in range(0, len(numbers), at_a_time):
+            chunk = numbers[first : first + at_a_time]
+            of_chunk = [members[number] for number in chunk]
+            tuned |= zip(chunk, _run(of_chunk, mesh, checkpoints, keep_diverged), strict=True)
+    return [tuned[number] for number in range(len(members))]
 
 
-def _plan(trial, config):
-    count, seed = len(trial.subset.train), trial.subset.seed
-    return batches.plan(
-        count, config.views, config.batch_size or count, config.epochs, seed, trial.mesh.size
-    )
+def start_steps(
+    start: Start, recipe: Recipe, plan: batches.Plan, mesh: jax.sharding.Mesh
+) -> tuple[train.TrainState, train.Stepper]:
+    """The state before the first step, and the steps' constants; steps consume the state."""
+    method, params, context = start
+    params = jax.tree.map(jnp.copy, params)  # other candidates start from the same
+    trained, frozen = train.split_params(params, train.label_params(params, recipe.trainable))
+    optimizer = train.make_optimizer(recipe.trainable, recipe.b1, recipe.b2, recipe.eps)
+    state = train.TrainState(jnp.int32(0), trained, optimizer.init(params))
+    schedule = train.Schedule.of(recipe, plan.steps, plan.steps_per_epoch)
+    constants = train.Frozen(frozen, context), schedule
+    frozen, schedule = devices.replicate(mesh, constants)
+    return devices.replicate(mesh, state), train.Stepper(method, frozen, schedule, optimizer)
 
 
-def _kind(member):
+def _kind(member: Member, mesh) -> tuple:
     """What has to be equal for members to run together: what is compiled in, and all shapes."""
-    method, params, context, images = member.start
-    width = member.plan.image_sb.shape[1]
-    columns = images and tuple((n, x.dtype, x.shape[1:]) for n, x in images.bank.arrays.items())
-    return method, width, columns, *population.shapes((params, context))
+    job, recipe = member
+    width = -(-(recipe.batch_size or job.images.count) // mesh.size) * mesh.size
+    columns = None
+    if isinstance(job.images, View):
+        arrays = job.images.arrays.items()
+        columns = tuple((name, x.dtype, x.shape[1:]) for name, x in arrays)
+    return job.start.method, width, columns, *population.shapes(job.start[1:])
 
 
-def _alone(members, name):
-    """One tuning by itself; its batches come from the bank as they are needed."""
-    ((trial, start, config, plan),) = members
-    began = time.time()
-    if config.features == "online":
-        make = functools.partial(
-            batches.online, trial.context.model, trial.context.data.image_dir, trial.subset.train,
-            plan, trial.subset.seed, config, trial.mesh,
-        )  # fmt: skip
-    else:
-        images = start.images
-        make = functools.partial(
-            batches.from_bank, images.bank, images.image_n, images.label_n, plan, trial.mesh
-        )
-    params = jax.tree.map(jnp.copy, start.params)  # steps consume them; other candidates follow
-    state, tuning = train.init(start.method, params, start.context, config, plan, trial.mesh)
+def _run(members, mesh, checkpoints, keep_diverged):
+    """Members that run in one program."""
+    began = time.perf_counter()
+    plans = [member.job.plan(member.recipe, mesh) for member in members]
+
+    def start_all():
+        pairs = zip(members, plans, strict=True)
+        return [start_steps(job.start, recipe, plan, mesh) for (job, recipe), plan in pairs]
+
+    started = start_all()
+    steppers = [stepper for _, stepper in started]
+    run = _run_together if len(members) > 1 else _run_alone
+    folder = checkpoints.folder(members)
     try:
-        state, losses = loop.fit(
-            state, tuning, plan.steps, make, _folder(members, name), config.checkpoint_every
-        )
+        params, losses = run(members, plans, started, mesh, folder, checkpoints.every)
     except loop.DivergedError:
-        if len(candidates(config)) == 1:
+        if not keep_diverged:
             raise
-        return _diverged(members, [tuning], time.time() - began)
-    return [_tuned(members[0], state.params, tuning, losses, time.time() - began)]
-
-
-def _together(members, name):
-    """Members of one population; all rows that they need lie on the device from the start."""
-    began = time.time()
-    mesh, config = members[0].trial.mesh, members[0].config
-    table, rows = _table(members)
-    made = [train.init(*m.start[:3], m.config, m.plan, mesh) for m in members]
-    state, shared = population.stack(made, table, mesh)
-    tunings = [tuning for _, tuning in made]
-    del made
-    try:
-        state, losses = loop.fit(
-            state, shared, max(member.plan.steps for member in members),
-            functools.partial(population.batches, rows, mesh),
-            _folder(members, name), config.checkpoint_every,
-        )  # fmt: skip
-    except loop.DivergedError:
-        if len(candidates(config)) == 1:
-            raise
-        return _diverged(members, tunings, time.time() - began)
-    seconds = (time.time() - began) / len(members)
+        params = [state.params for state, _ in start_all()]
+        losses = [np.full(plan.steps, np.nan) for plan in plans]
+    seconds = (time.perf_counter() - began) / len(members)
     return [
-        _tuned(
-            member, population.params_of(state, n, mesh), tunings[n],
-            losses[: member.plan.steps, n], seconds,
+        Tuned(
+            stepper.method,
+            train.join_params(trained, stepper.frozen.params),
+            stepper.frozen.context,
+            losses_s,
+            member.recipe,
+            seconds,
         )
-        for n, member in enumerate(members)
-    ]  # fmt: skip
-
-
-def _diverged(members, tunings, seconds):
-    """What stands for members that kept no finite loss: other candidates may be chosen."""
-    return [
-        _tuned(m, m.start.params, tuning, np.full(m.plan.steps, np.nan), seconds / len(members))
-        for m, tuning in zip(members, tunings, strict=True)
+        for member, stepper, trained, losses_s in zip(
+            members, steppers, params, losses, strict=True
+        )
     ]
 
 
-def _table(members):
-    """The rows that members need, of all their banks, and each member's places among them."""
-    banks = {id(member.start.images.bank): member.start.images.bank for member in members}
-    plans = [
-        batches.rows(m.start.images.bank, m.start.images.image_n, m.start.images.label_n, m.plan)
-        for m in members
-    ]
+def _run_alone(members, plans, started, mesh, folder, every):
+    """One member; its batches come from the bank as they are needed."""
+    ((job, _),), (plan,), ((state, stepper),) = members, plans, started
+    make_batches = functools.partial(job.images.batches, plan, mesh)
+    state, losses = loop.run_steps(state, stepper, plan.steps, make_batches, folder, every)
+    return [state.params], [losses]
+
+
+def _run_together(members, plans, started, mesh, folder, every):
+    """A population; all rows that its members need lie on the devices from the start."""
+    table, planned = _table([member.job.images for member in members], plans, mesh)
+    state, steps = population.stack(started, table, mesh)
+    started.clear()  # their arrays are in the stack
+    total_steps = max(plan.steps for plan in plans)
+    make_batches = functools.partial(population.batches, planned, mesh)
+    state, losses = loop.run_steps(state, steps, total_steps, make_batches, folder, every)
+    params = [population.params_of(state, n, mesh) for n in range(len(members))]
+    return params, [losses[: plan.steps, n] for n, plan in enumerate(plans)]
+
+
+def _table(views: Sequence[View], plans: Sequence[batches.Plan], mesh):
+    """The rows that members need, and the places of each member's planned rows among them.
+
+    Views with equal keys have equal arrays: their rows are held once.
+    """
+    planned = [batches.rows(view, plan) for view, plan in zip(views, plans, strict=True)]
+    by_key: dict[str, list[int]] = {}
+    for number, view in enumerate(views):
+        by_key.setdefault(view.key, []).append(number)
     wanted, offset = [], 0
-    for key, bank in banks.items():
-        own = [
-            plan
-            for plan, member in zip(plans, members, strict=True)
-            if id(member.start.images.bank) == key
-        ]
-        row_n = np.unique(np.concatenate([plan["row_b"].ravel() for plan in own]))
-        wanted.append((bank, row_n))
-        for plan in own:
-            plan["row_b"] = (offset + np.searchsorted(row_n, plan["row_b"])).astype(np.int32)
+    for numbers in by_key.values():
+        row_n = np.unique(np.concatenate([planned[n]["row_b"].ravel() for n in numbers]))
+        wanted.append((views[numbers[0]], row_n))
+        for n in numbers:
+            places = offset + np.searchsorted(row_n, planned[n]["row_b"])
+            planned[n]["row_b"] = places.astype(np.int32)
         offset += len(row_n)
-    return batches.put_rows(wanted, members[0].trial.mesh), plans
-
-
-def _tuned(member, params, tuning, losses, seconds):
-    config = member.config
-    by_epoch = losses.reshape(config.epochs, -1).mean(1)
-    return Tuned(params, tuning, by_epoch, seconds, config.learning_rate, config.weight_decay)
-
-
-def _folder(members, name):
-    """Where checkpoints go: a name for what is tuned, so that no other is resumed."""
-    which = [[m.trial.key, m.config.learning_rate, m.config.weight_decay] for m in members]
-    own = knobs.own(members[0].config, name)
-    digest = hashlib.sha256(json.dumps([which, own]).encode()).hexdigest()[:8]
-    return members[0].trial.folder / f"{name}-{digest}"
+    return batches.put_rows(wanted, mesh), planned

@@ -1,16 +1,20 @@
-"""The loop of a tuning, which survives being killed and stops on SIGTERM.
+"""The loop over steps, which survives being killed and stops on SIGTERM.
 
 Axes: s steps, m members of a population.
 """
 
 import contextlib
 import logging
+import pathlib
 import signal
+from collections.abc import Callable, Iterator
+from typing import Any, Protocol
 
 import jax
 import numpy as np
 from orbax.checkpoint import v1 as ocp
 
+from safe_jax.methods.contract import Batch
 from safe_jax.runtime import devices, hosts
 from safe_jax.runtime.errors import InputError
 from safe_jax.tuning.train import TrainState
@@ -22,13 +26,19 @@ class DivergedError(InputError):
     """A loss is not finite."""
 
 
-def fit(
-    state: TrainState, tuning, total_steps: int, batches, folder, every: int
-) -> tuple[TrainState, np.ndarray]:
-    """Tunes for `total_steps`, from the last checkpoint in `folder` if there is one.
+class Steps(Protocol):
+    """A `train.Stepper`, or a `population.Population` with the state of all its members."""
+
+    def step(self, state: TrainState, batch: Batch) -> tuple[TrainState, jax.Array]: ...
+
+
+def run_steps(
+    state: TrainState, steps: Steps, total_steps: int,
+    batches: Callable[[int], Iterator[Batch]], folder: pathlib.Path, every: int,
+) -> tuple[TrainState, np.ndarray]:  # fmt: skip
+    """Takes `total_steps` steps, from the last checkpoint in `folder` if there is one.
 
     Args:
-        tuning: a `Tuning`, or a `population.Population` with the state of all its members.
         batches: a function from the first step to an iterator over the batches from there on.
         every: how many steps lie between checkpoints.
 
@@ -38,60 +48,62 @@ def fit(
     """
     losses = np.full((total_steps, *state.step.shape), np.nan, np.float32)
     first = 0
-    with _sigterm_noticed() as sigterm, _open_checkpoints(folder, every) as saved:
-        if saved.latest is not None:
+    with _sigterm_noticed() as sigterm, _open_checkpoints(folder, every) as checkpoints:
+        if checkpoints.latest is not None:
             abstract = {"state": jax.tree.map(_abstract, state), "losses": losses}
-            restored = saved.load(saved.latest, abstract)
+            restored = checkpoints.load(checkpoints.latest, abstract)
             state, losses = restored["state"], restored["losses"]
-            first = saved.latest.step
+            first = checkpoints.latest.step
             log.info("resuming at step %d of %d", first, total_steps)
 
         unread = None
-        asked_to_stop = hosts.StopSignal(sigterm)
+        stop_signal = hosts.StopSignal(sigterm)
         for step, batch in zip(range(first, total_steps), batches(first), strict=True):
-            state, loss = tuning.step(state, batch)
+            state, loss = steps.step(state, batch)
             if unread is not None:  # a step late, so that the device is never waited for
                 _read(losses, *unread)
             unread = step, loss
-            stop = asked_to_stop()
-            if saved.should_save(step + 1) or stop:
+            stop = stop_signal()
+            if checkpoints.should_save(step + 1) or stop:
                 _read(losses, *unread)
                 unread = None
-                saved.save(step + 1, {"state": state, "losses": losses}, force=True)
+                checkpoints.save(step + 1, {"state": state, "losses": losses}, force=True)
             if stop:
                 log.warning("SIGTERM: stopped after step %d; the same command goes on", step + 1)
                 raise SystemExit(128 + signal.SIGTERM)
         if unread is not None:
             _read(losses, *unread)
-    if asked_to_stop.final():  # it came too late for the loop
+    if stop_signal.final():  # it came too late for the loop
         raise SystemExit(128 + signal.SIGTERM)
     return state, losses
 
 
 def _open_checkpoints(folder, every):
+    saving: Any = ocp.training.save_decision_policies.FixedIntervalPolicy(every)
+    keeping: Any = ocp.training.preservation_policies.LatestN(1)
     return ocp.training.Checkpointer(
         folder,
-        save_decision_policy=ocp.training.save_decision_policies.FixedIntervalPolicy(every),
-        preservation_policy=ocp.training.preservation_policies.LatestN(1),
+        save_decision_policy=saving,
+        preservation_policy=keeping,
         cleanup_tmp_directories=True,
     )
 
 
-def _read(losses, step, loss):
+def _read(losses: np.ndarray, step: int, loss: jax.Array) -> None:
     losses[step] = devices.fetch(loss)
     if not np.isfinite(losses[step]).any():  # of a population one is enough
-        loss = np.ravel(losses[step])[0]
-        raise DivergedError(f"the loss is {loss} at step {step + 1}: lower the learning rate")
+        first_loss = np.ravel(losses[step])[0]
+        raise DivergedError(f"the loss is {first_loss} at step {step + 1}: lower the learning rate")
 
 
-def _abstract(x):
+def _abstract(x: Any) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding)
 
 
 @contextlib.contextmanager
-def _sigterm_noticed():
+def _sigterm_noticed() -> Iterator[list]:
     """Yields a list that becomes non-empty when SIGTERM arrives."""
-    came = []
+    came: list[bool] = []
     previous = signal.signal(signal.SIGTERM, lambda *_: came.append(True))
     try:
         yield came

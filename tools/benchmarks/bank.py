@@ -31,21 +31,24 @@ import tqdm
 from flax import nnx
 
 from configs import default
-from safe_jax.bank import batches, store
+from safe_jax.bank import batches
 from safe_jax.bank.row_file import RowFile
+from safe_jax.bank.view import View
 from safe_jax.clip.attention_pool import AttentionPool
 from safe_jax.clip.model import PRESETS
 from safe_jax.experiment import knobs
+from safe_jax.methods.contract import Start
 from safe_jax.methods.safe import Safe
-from safe_jax.methods.zero_shot import Classifier, unit
+from safe_jax.methods.text_head import TextHead, unit
 from safe_jax.runtime import devices
-from safe_jax.tuning import loop, train
+from safe_jax.tuning import fit, loop
+from safe_jax.tuning.fit import Job
 
 CLASSES = 1000
 
 
-def write(folder: pathlib.Path, maps: int, clip_config) -> store.Bank:
-    """A bank of random maps; what the original pool makes of them is random too."""
+def write(folder: pathlib.Path, maps: int, clip_config) -> View:
+    """A bank of random maps; the original pool's features are random too."""
     rng = np.random.default_rng(0)
     shape = (maps, *clip_config.dense_shape)
     file = folder / "dense.npy"
@@ -56,7 +59,8 @@ def write(folder: pathlib.Path, maps: int, clip_config) -> store.Bank:
             count = min(500, maps - first)
             opened.write(rng.random((count, *shape[1:]), np.float32).astype(np.float16).data)
     pooled = rng.normal(size=(maps, clip_config.embed_dim)).astype(np.float32)
-    return store.Bank(RowFile(file), pooled, views=1)
+    arrays = {"dense_bhwc": RowFile(file), "original_bd": pooled}
+    return View.of("random", arrays, np.arange(maps) % CLASSES)
 
 
 def memory(field: str) -> int:
@@ -70,35 +74,30 @@ class Tuning:
 
     def __init__(self, bank, clip_config, steps, batch=64, epochs=1):
         h, _, c = clip_config.dense_shape
-        config = knobs.resolve(default.get_config())
+        recipe = knobs.read(default.get_config())
+        recipe = recipe.model_copy(update={"batch_size": batch, "epochs": epochs})
         self.bank, self.mesh = bank, devices.make_mesh()
-        self.label_n = np.arange(len(bank.dense)) % CLASSES
-        self.plan = batches.plan(
-            len(bank.dense), 1, batch, epochs, seed=0, multiple_of=self.mesh.size
-        )
-        self.steps = min(steps, self.plan.steps)
         rng = np.random.default_rng(1)
         graphdef, params = nnx.split(AttentionPool(h, c, clip_config.embed_dim, rngs=nnx.Rngs(0)))
         text_kd = unit(rng.normal(size=(CLASSES, clip_config.embed_dim)).astype(np.float32))
-        self.state, self.tuning = train.init(
+        start = Start(
             Safe(graphdef, "feature", 1.0),
             {"attnpool": nnx.to_pure_dict(params)},
-            Classifier(text_kd, jnp.float32(100)),
-            config,
-            self.plan,
-            self.mesh,
+            TextHead(text_kd, jnp.float32(100)),
         )
+        self.plan = Job(start, bank, seed=0).plan(recipe, self.mesh)
+        self.steps = min(steps, self.plan.steps)
+        self.state, self.stepper = fit.start_steps(start, recipe, self.plan, self.mesh)
 
     def batches(self, first_step: int):
-        every = np.arange(len(self.bank.dense))
-        return batches.from_bank(self.bank, every, self.label_n, self.plan, self.mesh, first_step)
+        return self.bank.batches(self.plan, self.mesh, first_step)
 
     def whole(self, folder) -> float:
         """How long all steps take, without checkpoints."""
         state = jax.tree.map(jnp.copy, self.state)
-        jax.block_until_ready(self.tuning.step(state, next(self.batches(0))))  # compiles
+        jax.block_until_ready(self.stepper.step(state, next(self.batches(0))))  # compiles
         began = time.perf_counter()
-        loop.fit(self.state, self.tuning, self.plan.steps, self.batches, folder, 10**9)
+        loop.run_steps(self.state, self.stepper, self.plan.steps, self.batches, folder, 10**9)
         return time.perf_counter() - began
 
     def seconds(self, first_step: int, pause: float | None) -> float:
@@ -110,7 +109,7 @@ class Tuning:
             if pause:
                 time.sleep(pause)
                 continue
-            self.state, loss = self.tuning.step(self.state, batch)
+            self.state, loss = self.stepper.step(self.state, batch)
             loss.block_until_ready()
         taken = (time.perf_counter() - began) / self.steps
         made.close()
@@ -133,7 +132,7 @@ def measure_whole(folder: pathlib.Path, bank, clip_config, batch: int, epochs: i
     tuning = Tuning(bank, clip_config, 0, batch, epochs)
     before, seconds = memory("VmRSS"), tuning.whole(folder / "steps")
     return {
-        "what": f"{epochs} epochs of {len(bank.dense):,} maps, batch {batch}",
+        "what": f"{epochs} epochs of {len(bank):,} maps, batch {batch}",
         "device": jax.devices()[0].device_kind,
         "seconds": round(seconds, 1),
         "before_mb": before,
@@ -159,7 +158,7 @@ def _measure(folder, bank, clip_config, batch, steps, rounds):
             "ms_a_step_read_ahead": round(1e3 * ahead, 1),
             "ratio": round(between / ahead, 2),
         }
-    bank_mb = bank.dense.nbytes // 10**6
+    bank_mb = bank.arrays["dense_bhwc"].nbytes // 10**6
     yield {"what": "memory", "bank_mb": bank_mb, "before_mb": before, "peak_mb": memory("VmHWM")}
     context = multiprocessing.get_context("spawn")
     for name, mapped in (("positional reads", False), ("memory map", True)) * 2:

@@ -8,12 +8,15 @@ import numpy as np
 import torch
 
 from configs import default
-from safe_jax.bank import batches, store
+from safe_jax.bank.view import View
+from safe_jax.classifier.evaluate import Reader, evaluate
 from safe_jax.experiment import knobs
-from safe_jax.methods import cache, tip_adapter
-from safe_jax.methods.zero_shot import Classifier, unit
+from safe_jax.methods import tip_adapter
+from safe_jax.methods.cache import CacheHead, cache_grid
+from safe_jax.methods.contract import Start
+from safe_jax.methods.text_head import TextHead, unit
 from safe_jax.runtime import devices
-from safe_jax.tuning import train
+from safe_jax.tuning import fit
 from tools.benchmarks.harness import Case
 
 THEIR_POINTS = 40
@@ -25,9 +28,9 @@ def cases(device, images=5000, classes=100, shots=16, width=1024, changed=()) ->
     Args:
         changed: knobs of the cache that are others than by default.
     """
-    config = default.get_config()
-    config.tip_adapter.update(dict(changed))
-    config = knobs.of(knobs.resolve(config), "tip_adapter")
+    given = default.get_config()
+    given.tip_adapter.update(dict(changed))
+    settings = knobs.settings(knobs.read(given), "tip_adapter")
     rng = np.random.default_rng(0)
 
     def random_unit(*shape):
@@ -37,17 +40,16 @@ def cases(device, images=5000, classes=100, shots=16, width=1024, changed=()) ->
     feature_nd = random_unit(images)
     label_n = rng.integers(classes, size=images)
     mesh = devices.make_mesh(jax.devices()[:1])
-    context = cache.Context(
-        Classifier(jnp.asarray(text_kd), jnp.float32(100)), jnp.ones((classes, shots))
-    )
-    method = tip_adapter.TipAdapter(config.b, config.a)
-    params, tuning = train.as_is(method, {"keys": jnp.asarray(keys_ksd)}, context, mesh)
-    table = store.Table({"original_bd": feature_nd}, views=1)
-    grid = cache.grid(config)
+    head = TextHead(jnp.asarray(text_kd), jnp.float32(100))
+    method = tip_adapter.TipAdapter(settings.b, settings.a)
+    params = {"keys": jnp.asarray(keys_ksd)}
+    tuned = fit.untuned(Start(method, params, CacheHead(head, jnp.ones((classes, shots)))), mesh)
+    view = View.of("random", {"original_bd": feature_nd}, label_n)
+    grid = cache_grid(settings)
 
     def ours():
-        in_order = batches.in_order(table, np.arange(images), label_n, config.eval_batch_size, mesh)
-        return train.evaluate(params, tuning, grid, in_order)[0][0, 0]
+        measured = evaluate(method, tuned.params, tuned.context, grid, view, Reader(mesh))
+        return measured.accuracy[0, 0]
 
     text, feature, label = (torch.from_numpy(x).to(device) for x in (text_kd, feature_nd, label_n))
     keys = torch.from_numpy(keys_ksd.reshape(-1, width)).to(device)

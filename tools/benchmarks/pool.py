@@ -17,11 +17,12 @@ from safe_jax.clip import weights
 from safe_jax.clip.attention_pool import AttentionPool
 from safe_jax.clip.model import CLIPConfig
 from safe_jax.experiment import knobs
+from safe_jax.methods.contract import Setting
 from safe_jax.methods.safe import Safe
-from safe_jax.methods.zero_shot import unit
+from safe_jax.methods.text_head import TextHead, unit
 from safe_jax.runtime import devices
-from safe_jax.tuning import train
-from tests import torch_clip
+from safe_jax.tuning import fit
+from tools import torch_clip
 from tools.benchmarks.harness import Case, counted_flops
 
 CLASSES, SCALE = 100, 100
@@ -39,7 +40,7 @@ class Pool:
         )
         self.label_b = (np.arange(batch) % CLASSES).astype(np.int32)
         self.pool = AttentionPool(h, c, preset.embed_dim, rngs=nnx.Rngs(0))
-        self.config = knobs.resolve(default.get_config())
+        self.config = knobs.read(default.get_config())
         self.mesh = devices.make_mesh(jax.devices()[:1])
         self.batch = devices.shard(
             self.mesh,
@@ -63,7 +64,7 @@ class Pool:
 
     def our_gradients(self):
         """A function that returns the loss, having found its gradients."""
-        method, params, context = self._safe()
+        method, params, context = self._start()
         graph = jax.jit(
             jax.value_and_grad(lambda params, batch: method.loss(params, context, batch).mean())
         )
@@ -71,20 +72,21 @@ class Pool:
 
     def our_step(self):
         """A function that takes the next step, and returns its loss."""
-        plan = batches.plan(len(self.label_b), 1, len(self.label_b), 10_000, 0)
-        state, tuning = train.init(*self._safe(), self.config, plan, self.mesh)
+        count = len(self.label_b)
+        plan = batches.plan(count, 1, count, 10_000, 0)
+        state, stepper = fit.start_steps(self._start(), self.config, plan, self.mesh)
         held = [state]
 
         def step():
-            held[0], loss = tuning.step(held[0], self.batch)
+            held[0], loss = stepper.step(held[0], self.batch)
             return jax.block_until_ready(loss)
 
         return step
 
-    def _safe(self):
-        logit_scale = nnx.Param(jnp.log(jnp.float32(SCALE)))
-        model = types.SimpleNamespace(attnpool=self.pool, logit_scale=logit_scale)
-        return Safe.init(model, jnp.asarray(self.text_kd), self.config)
+    def _start(self):
+        model = types.SimpleNamespace(attnpool=self.pool)
+        head = TextHead(jnp.asarray(self.text_kd), jnp.float32(SCALE))
+        return Safe.start(Setting(model, head, None, shots=1, seed=0), self.config)
 
     def theirs(self, tunes: bool):
         """What PyTorch does for the same, with or without its optimizer's step."""

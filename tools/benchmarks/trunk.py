@@ -16,7 +16,7 @@ from safe_jax.bank import extraction
 from safe_jax.clip import weights
 from safe_jax.clip.model import CLIP, CLIPConfig
 from safe_jax.runtime import devices
-from tests import torch_clip
+from tools import torch_clip
 from tools.benchmarks.harness import Case, counted_flops
 
 

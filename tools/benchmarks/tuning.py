@@ -5,6 +5,7 @@ run, each on pictures of its own, and counted as often as there are steps; decod
 both sides, though the peers decode in every epoch and we once.
 """
 
+import pathlib
 import tempfile
 
 import jax
@@ -13,15 +14,18 @@ import numpy as np
 import torch
 
 from configs import default
-from safe_jax.bank import batches, extraction, store
+from safe_jax.bank import batches, extraction
+from safe_jax.bank.view import View
 from safe_jax.clip.model import CLIPConfig
 from safe_jax.data import images
 from safe_jax.experiment import knobs
+from safe_jax.methods.contract import Setting
 from safe_jax.methods.safe import Safe
-from safe_jax.methods.zero_shot import unit
+from safe_jax.methods.text_head import TextHead, unit
 from safe_jax.runtime import devices
-from safe_jax.tuning import loop, train
-from tests import torch_clip
+from safe_jax.tuning import fit
+from safe_jax.tuning.fit import Checkpoints, Job
+from tools import torch_clip
 from tools.benchmarks import trunk
 from tools.benchmarks.harness import Case, counted_flops
 
@@ -33,9 +37,9 @@ class Tuning:
     """One and the same tuning, both ways; `shots` images of each of `classes` in random pixels."""
 
     def __init__(self, preset: CLIPConfig, classes, shots, epochs, dtype, device):
-        config = default.get_config()
-        config.epochs = epochs
-        self.config = knobs.resolve(config)
+        given = default.get_config()
+        given.epochs = epochs
+        self.config = knobs.read(given)
         self.mesh = devices.make_mesh(jax.devices()[:1])
         self.count, self.dtype, self.device = classes * shots, dtype, device
         rng = np.random.default_rng(0)
@@ -47,7 +51,7 @@ class Tuning:
             unit(rng.normal(size=(classes, preset.embed_dim)).astype(np.float32))
         )
         self.plan = batches.plan(self.count, 1, self.config.batch_size, epochs, 0)
-        self.table = None
+        self.view = None
         # Before the clock starts: on the peers' side, too, other cores do this meanwhile.
         first = self.pixels[self.plan.image_sb[:THEIR_STEPS]]
         self.their_images = torch.from_numpy(images.normalize(first)).permute(0, 1, 4, 2, 3)
@@ -61,24 +65,19 @@ class Tuning:
             made = extraction.extract_step(graphdef, params, padded, jnp.dtype("float16"))
             parts.append([np.asarray(x)[: len(pixels)] for x in made])
         dense, pooled = (np.concatenate(part) for part in zip(*parts, strict=True))
-        self.table = store.Table({"dense_bhwc": dense, "original_bd": pooled}, views=1)
+        arrays = {"dense_bhwc": dense, "original_bd": pooled}
+        self.view = View.of("random", arrays, self.label_n)
 
     def tune(self) -> float:
         """The loss of the first step, of a whole tuning."""
-        if self.table is None:
+        if self.view is None:
             self.extract()
-        made = Safe.init(self.model, jnp.asarray(self.text_kd), self.config)
-        state, tuning = train.init(*made, self.config, self.plan, self.mesh)
-
-        def from_bank(first):
-            at = np.arange(self.count)
-            return batches.from_bank(self.table, at, self.label_n, self.plan, self.mesh, first)
-
+        head = TextHead.of(self.model, jnp.asarray(self.text_kd))
+        start = Safe.start(Setting(self.model, head, self.view, 1, seed=0), self.config)
         with tempfile.TemporaryDirectory() as folder:
-            _, losses = loop.fit(
-                state, tuning, self.plan.steps, from_bank, f"{folder}/steps", 10**9
-            )
-        return losses[0]
+            checkpoints = Checkpoints.in_folder(pathlib.Path(folder) / "steps", every=10**9)
+            tuned = fit.fit(Job(start, self.view, 0), self.config, self.mesh, checkpoints)
+        return float(tuned.losses_s[0])
 
     def extract_and_tune(self) -> float:
         self.extract()

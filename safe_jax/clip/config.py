@@ -1,0 +1,57 @@
+"""The shape of a CLIP ResNet, and the shapes that OpenAI released.
+
+This module loads no JAX.
+"""
+
+from typing import Annotated, Literal
+
+from safe_jax.runtime import schema
+
+CONTEXT_LENGTH = 77  # tokens of a text
+HEAD_WIDTH = 64  # channels of an attention head, in every CLIP
+
+Activation = Literal["quick_gelu", "gelu"]
+FourStages = tuple[schema.Positive, schema.Positive, schema.Positive, schema.Positive]
+
+
+class CLIPConfig(schema.Model):
+    """The numbers that determine the shape of every tensor of a CLIP ResNet."""
+
+    embed_dim: schema.Positive  # channels of a feature
+    image_size: schema.Positive  # pixels of a side
+    vision_layers: Annotated[FourStages, schema.ListOrTuple]  # residual blocks in each stage
+    vision_width: schema.Positive  # channels of the stem's output
+    text_width: schema.Positive
+    text_layers: schema.Positive
+    context_length: schema.Positive = CONTEXT_LENGTH
+    vocab_size: schema.Positive = 49408
+    activation: Activation = "quick_gelu"  # of the text tower
+
+    @property
+    def dense_shape(self) -> tuple[int, int, int]:
+        """`(h, w, c)` of the dense map of an image of `image_size`."""
+        return self.image_size // 32, self.image_size // 32, 32 * self.vision_width
+
+
+PRESETS = {
+    "RN50": CLIPConfig(
+        embed_dim=1024, image_size=224, vision_layers=(3, 4, 6, 3), vision_width=64,
+        text_width=512, text_layers=12,
+    ),
+    "RN101": CLIPConfig(
+        embed_dim=512, image_size=224, vision_layers=(3, 4, 23, 3), vision_width=64,
+        text_width=512, text_layers=12,
+    ),
+    "RN50x4": CLIPConfig(
+        embed_dim=640, image_size=288, vision_layers=(4, 6, 10, 6), vision_width=80,
+        text_width=640, text_layers=12,
+    ),
+    "RN50x16": CLIPConfig(
+        embed_dim=768, image_size=384, vision_layers=(6, 8, 18, 8), vision_width=96,
+        text_width=768, text_layers=12,
+    ),
+    "RN50x64": CLIPConfig(
+        embed_dim=1024, image_size=448, vision_layers=(3, 15, 36, 10), vision_width=128,
+        text_width=1024, text_layers=12,
+    ),
+}  # fmt: skip

@@ -1,0 +1,49 @@
+"""The classifier made of text: a feature's cosine with one row a class.
+
+Axes: b images, k classes, d channels of the joint space.
+"""
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from safe_jax.runtime.lazy import jax, jnp, optax
+
+if TYPE_CHECKING:
+    from safe_jax.clip import CLIP
+
+
+class TextHead(NamedTuple):
+    """Turns a feature into logits and never trains.
+
+    `text_kd` has a row of unit length for each class; `scale` multiplies a cosine, it is
+    `exp(logit_scale)`.
+    """
+
+    text_kd: "jax.Array"
+    scale: "jax.Array"
+
+    @classmethod
+    def of(cls, model: "CLIP", text_kd: "jax.Array") -> "TextHead":
+        return cls(text_kd, jnp.exp(model.logit_scale[...]))
+
+    def logits(self, features_bd: "jax.Array") -> "jax.Array":
+        """`(b, k)`, of features of any length."""
+        return cosine_logits(features_bd, self.text_kd, self.scale)
+
+
+def unit(x: "jax.Array | np.ndarray") -> "jax.Array":
+    """Vectors along the last axis, scaled to length 1."""
+    return x / jnp.linalg.norm(x, axis=-1, keepdims=True)
+
+
+def cosine_logits(
+    features_bd: "jax.Array", rows_kd: "jax.Array", scale: "jax.Array | float"
+) -> "jax.Array":
+    """`scale` times the cosine of features and rows of unit length, `(b, k)`."""
+    return scale * unit(features_bd) @ rows_kd.T
+
+
+def cross_entropy(logits_bk: "jax.Array", batch: dict[str, "jax.Array"]) -> "jax.Array":
+    """The loss of each image, `(b,)`."""
+    return optax.softmax_cross_entropy_with_integer_labels(logits_bk, batch["label_b"])

@@ -1,0 +1,176 @@
+"""The bank: the same bits however it was made, and never one that is out of date."""
+
+import os
+
+import jax
+import numpy as np
+import PIL.Image
+import pytest
+
+from safe_jax import clip
+from safe_jax.bank import store
+from safe_jax.bank.store import BankSettings
+from safe_jax.data import images
+from safe_jax.runtime import devices
+from safe_jax.runtime.errors import InputError
+
+
+@pytest.fixture
+def settings(tmp_path):
+    """Small batches of the trunk, and a cache of the test's."""
+    return BankSettings(
+        cache_dir=str(tmp_path / "cache"), trunk_batch_size=4, workers=2, dtype="float32"
+    )
+
+
+def changed(settings, **fields):
+    return settings.model_copy(update=fields)
+
+
+@pytest.fixture
+def names(tiny_root):
+    root = tiny_root / "patches" / "images"
+    return sorted(str(file.relative_to(root)) for file in root.rglob("train_*.jpg"))[:21]
+
+
+def obtain(settings, model, root, names, views=2, device_count=1):
+    mesh = devices.make_mesh(jax.devices()[:device_count])
+    spec = store.bank_spec(settings, "digest", root / "patches" / "images", names, views)
+    return store.load_or_extract(spec, model, mesh, settings)
+
+
+def same(found, wanted):
+    assert found.arrays.keys() == wanted.arrays.keys() == {"dense_bhwc", "original_bd"}
+    for name, x in wanted.arrays.items():
+        np.testing.assert_array_equal(found.arrays[name], x)
+
+
+def test_holds_what_the_model_computes(settings, model, tiny_root, names):
+    bank = obtain(settings, model, tiny_root, names)
+    root = tiny_root / "patches" / "images"
+    with PIL.Image.open(root / names[5]) as image:
+        pixels = clip.preprocess(image, 64)[None]
+    dense_bhwc = np.asarray(jax.jit(lambda m, x: m.dense_features(x))(model, pixels))
+    assert bank.arrays["dense_bhwc"].dtype == np.float16
+    stored, pooled = bank.arrays["dense_bhwc"], bank.arrays["original_bd"]
+    np.testing.assert_allclose(stored[5 * 2], dense_bhwc[0], rtol=2e-3, atol=1e-3)
+    pooled_bd = model.attnpool(stored[10:12])  # of the maps as stored
+    np.testing.assert_allclose(pooled[10:12], pooled_bd, rtol=1e-4, atol=1e-5)
+
+
+def test_same_bits_on_any_number_of_devices_and_workers(
+    settings, model, tiny_root, names, tmp_path
+):
+    one, eight = (
+        obtain(
+            changed(settings, workers=n, cache_dir=str(tmp_path / str(n))),
+            model, tiny_root, names, device_count=n,
+        )
+        for n in (1, 8)
+    )  # fmt: skip
+    same(eight, one)
+
+
+def test_views_depend_on_the_image_alone(settings, model, tiny_root, names):
+    many = obtain(settings, model, tiny_root, names, views=3)
+    few = obtain(settings, model, tiny_root, names[7:11], views=2)
+    for image in range(4):
+        for view in range(2):
+            np.testing.assert_allclose(
+                few.arrays["dense_bhwc"][image * 2 + view],
+                many.arrays["dense_bhwc"][(image + 7) * 3 + view],
+                rtol=2e-3,
+                atol=1e-3,
+            )
+    assert (many.arrays["dense_bhwc"][0] != many.arrays["dense_bhwc"][1]).any()
+
+
+def test_goes_on_where_it_was_killed(settings, model, tiny_root, names, tmp_path, monkeypatch):
+    undisturbed = obtain(
+        changed(settings, cache_dir=str(tmp_path / "undisturbed")), model, tiny_root, names
+    )
+    decoded = []
+    load = images.load
+
+    def dying(crop, *args):
+        decoded.append(crop)
+        if len(decoded) == 30:
+            raise KeyboardInterrupt
+        return load(crop, *args)
+
+    monkeypatch.setattr(images, "load", dying)
+    with pytest.raises(KeyboardInterrupt):
+        obtain(settings, model, tiny_root, names)
+    monkeypatch.setattr(images, "load", lambda *args: decoded.append(args[0]) or load(*args))
+    decoded.clear()
+    same(obtain(settings, model, tiny_root, names), undisturbed)
+    assert 0 < len(decoded) < 42
+    decoded.clear()
+    same(obtain(settings, model, tiny_root, names), undisturbed)
+    assert not decoded
+
+
+def test_what_a_kill_left_of_the_arrays_is_thrown_away(settings, model, tiny_root, names):
+    spec = store.bank_spec(settings, "digest", tiny_root / "patches" / "images", names, 2)
+    half = spec.folder.with_suffix(".partial")
+    half.mkdir(parents=True)
+    (half / "dense.npy").write_bytes(b"cut short")
+    assert len(obtain(settings, model, tiny_root, names).arrays["dense_bhwc"]) == 42
+
+
+def test_unfinished_arrays_of_other_contents_are_thrown_away(settings, model, tiny_root, names):
+    spec = store.bank_spec(settings, "digest", tiny_root / "patches" / "images", names, 2)
+    half = spec.folder.with_suffix(".partial")
+    half.mkdir(parents=True)
+    other = spec.contents.model_copy(update={"weights": "others"})
+    (half / "contents.json").write_text(other.model_dump_json())
+    (half / "progress").write_text("42")
+    bank = obtain(settings, model, tiny_root, names)
+    assert bank.arrays["dense_bhwc"][:].any((1, 2, 3)).all()  # no row was left out
+
+
+def test_key_covers_all_that_a_bank_depends_on(settings, tiny_root, names, tmp_path):
+    root = tmp_path / "images"
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes((tiny_root / "patches" / "images" / name).read_bytes())
+
+    def folder(digest="digest", names=names, views=2, **knobs):
+        return store.bank_spec(changed(settings, **knobs), digest, root, names, views).folder
+
+    first = folder()
+    assert folder() == first
+    assert folder(workers=7, trunk_batch_size=8) == first
+    others = [
+        folder(digest="other"),
+        folder(names=names[1:]),
+        folder(names=names[::-1]),
+        folder(views=3),
+        folder(crop_scale=(0.5, 1.0)),
+        folder(bank_dtype="float32"),
+        folder(dtype="bfloat16"),
+    ]
+    os.utime(root / names[3], (1, 1))
+    others.append(folder())
+    root = root.rename(tmp_path / "moved")
+    others.append(folder())
+    assert len({first, *others}) == 10
+    assert folder(views=1) == folder(views=1, crop_scale=(0.5, 1.0))  # of no matter to the centre
+
+
+def test_dense_maps_too_large_for_16_bits_are_refused(settings, tiny_root, names):
+    model = clip.load(tiny_root / "clip_tiny")
+    model.visual.layer4[0].bn3.bias[...] += 1e6
+    with pytest.raises(InputError, match=r"do not fit float16: set config\.bank_dtype=float32"):
+        obtain(settings, model, tiny_root, names)
+    bank = obtain(changed(settings, bank_dtype="float32"), model, tiny_root, names)
+    assert bank.arrays["dense_bhwc"][:].max() > 1e5
+
+
+def test_a_full_disk_is_told_before_any_work(settings, model, tiny_root, names, monkeypatch):
+    spec = store.bank_spec(settings, "digest", tiny_root, names, 2)
+    store.check_space([spec, spec], model.config)
+    usage = store.shutil.disk_usage(tiny_root)._replace(free=2 * 42 * 2000)
+    monkeypatch.setattr(store.shutil, "disk_usage", lambda _: usage)
+    with pytest.raises(InputError, match=r"the banks take 0\.0 GB, .* set config\.cache_dir"):
+        store.check_space([spec, spec], model.config)

@@ -1,0 +1,97 @@
+"""The Orbax directory of converted weights: what is written, read back, and refused."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import torch
+from orbax.checkpoint import v1 as ocp
+
+from safe_jax import clip
+from safe_jax.clip import torch_files, weights
+from safe_jax.runtime.errors import InputError
+from tests.clip.parity import as_numpy
+
+
+@pytest.fixture(scope="module")
+def directory(state, tmp_path_factory):
+    """The converted weights of `state`: read them only."""
+    directory = tmp_path_factory.mktemp("weights") / "orbax"
+    converted = weights.from_torch(as_numpy(state))
+    weights.save(directory, converted.config, converted.leaves, converted.extras)
+    return directory
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"input_resolution": torch.tensor(224)}, "input_resolution: 224, but .* 64 pixels"),
+        (
+            {"ln_final.bias": torch.zeros(64, dtype=torch.float64)},
+            "cast them:\n  ln_final.bias: flo",
+        ),
+        ({"ln_final.bias": torch.full((64,), torch.nan)}, "not finite:\n  ln_final.bias"),
+    ],
+)
+def test_a_checkpoint_that_does_not_fit_is_refused(state, change, message):
+    with pytest.raises(InputError, match=message):
+        weights.from_torch(as_numpy(state | change))
+
+
+def test_load_gives_float32_parameters(directory):
+    model = clip.load(directory, dtype=jnp.bfloat16)
+    leaves = weights.flatten(model)
+    assert {x.dtype for x in leaves.values()} == {np.dtype(np.float32)}
+    assert isinstance(leaves["logit_scale"], jax.Array)
+    metadata = weights.read_metadata(directory)
+    assert metadata.clip == model.config
+    assert metadata.digest == weights.digest(leaves, model.config)
+
+
+def test_the_digest_follows_values_and_shape(directory):
+    model = clip.load(directory)
+    leaves, config = weights.flatten(model), model.config
+    digest = weights.digest(leaves, config)
+    assert weights.digest(leaves | {"logit_scale": jnp.float32(0)}, config) != digest
+    assert weights.digest(leaves, config.model_copy(update={"activation": "gelu"})) != digest
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"clip": {"vision_width": 0}}, "clip.vision_width=0: at least 1 is expected"),
+        ({"clip": {"vision_layers": [1, 1, 1]}}, "clip.vision_layers[3] is missing"),
+        (
+            {"dtypes": {"logit_scale": "int8"}},
+            "dtypes.logit_scale='int8': one of float32, float16, bfloat16 is expected",
+        ),
+        (
+            {"integers": {"vocab_size": 0.5}},
+            "integers.vocab_size=0.5: a whole number is expected",
+        ),
+        ({"digest": None}, "digest=None: a text is expected"),
+    ],
+)
+def test_metadata_that_does_not_fit_is_refused(directory, tmp_path, change, message):
+    metadata = weights.read_metadata(directory).model_dump(mode="json")
+    for key, value in change.items():
+        metadata[key] = metadata[key] | value if isinstance(value, dict) else value
+    ocp.save(tmp_path / "other", {"x": np.zeros(1)}, custom_metadata=metadata)
+    with pytest.raises(InputError) as raised:
+        weights.read_metadata(tmp_path / "other")
+    assert str(raised.value) == f"{tmp_path / 'other'}: {message}"
+
+
+def test_what_is_no_directory_of_weights_is_refused(tmp_path):
+    (tmp_path / "empty").mkdir()
+    ocp.save(tmp_path / "foreign", {"x": np.zeros(1)})
+    for name in ("absent", "empty", "foreign"):
+        with pytest.raises(InputError, match=rf"{name} holds no converted weights: make them with"):
+            weights.read_metadata(tmp_path / name)
+
+
+def test_an_existing_directory_is_kept(checkpoint, tmp_path):
+    (tmp_path / "orbax").mkdir()
+    with pytest.raises(InputError, match="exists already"):
+        torch_files.convert(checkpoint, tmp_path / "orbax")
+    assert not list((tmp_path / "orbax").iterdir())

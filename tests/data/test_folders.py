@@ -1,0 +1,79 @@
+"""A user's folder: its classes, its splits, and what can be wrong with it."""
+
+import pytest
+
+from configs import folder
+from safe_jax.data import datasets
+from safe_jax.runtime.errors import InputError
+from tests.data.listings import touch
+
+
+def load_folder(root):
+    config = folder.get_config()
+    config.image_dir = str(root)
+    return datasets.load(datasets.read_settings(config))
+
+
+def test_folders_of_classes_are_divided_always_alike(tmp_path, caplog):
+    root = tmp_path / "My pets"
+    for name in ("cat_10", "cat_2", "Dog"):
+        touch(root, *(f"{name}/{n}.JPG" for n in range(20)), f"{name}/.x.jpg", f"{name}/notes.txt")
+    touch(root, ".hidden/1.jpg", "README.md")
+    data = load_folder(root)
+    assert "My pets: 3 files whose names are not those of images are ignored" in caplog.text
+    assert data.name == "My pets"
+    assert data.classnames == ("cat 2", "cat 10", "Dog")
+    assert data.prompts[1] == ("a photo of a cat 10.",)
+    assert [len(part) for part in data.splits] == [30, 12, 18]  # 50, 20 and 30 %
+    assert len({record.path for part in data.splits for record in part}) == 60
+    assert load_folder(root) == data
+    assert all((data.image_dir / r.path).exists() for part in data.splits for r in part)
+
+
+def test_a_folder_may_be_called_as_one_of_the_benchmark(tmp_path, monkeypatch):
+    touch(tmp_path / "dtd", *(f"{name}/{n}.png" for name in "ab" for n in range(3)))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    data = load_folder("~/dtd")
+    assert (data.name, data.prompts[0]) == ("dtd", ("a photo of a a.",))
+    assert [len(part) for part in data.splits] == [2, 2, 2]
+
+
+@pytest.mark.parametrize(
+    ("parts", "sizes"),
+    [
+        (("train", "val", "test"), [20, 20, 20]),
+        (("train", "test"), [16, 4, 20]),  # val is drawn from train
+        (("train", "valid"), [16, 4, 20]),  # val is what is reported
+    ],
+)
+def test_folders_of_splits_are_taken_as_they_are(tmp_path, parts, sizes):
+    for part in parts:
+        touch(tmp_path, *(f"{part}/{name}/{n}.png" for name in "ab" for n in range(10)))
+    splits = load_folder(tmp_path).splits
+    assert [len(part) for part in splits] == sizes
+    assert {record.path.split("/")[0] for record in splits.train} == {"train"}
+    assert {record.path.split("/")[0] for record in splits.test} == {parts[-1]}
+
+
+@pytest.mark.parametrize(
+    ("files", "said"),
+    [
+        ([], "at least two classes is expected, not 0"),
+        (["train/a/1.png"], "at least two classes is expected in train/, not 1"),
+        (["a/1.png", "b/notes.txt"], "1 class folders hold no image .*:\n.*/b$"),
+        (["a/1.png", "a/2.png", "b/1.png", "b/2.png"], "2 classes have fewer than 3 images"),
+        (["train/a/1.png", "train/b/1.png", "test/a/2.png"], "fewer than 2 .* train, val:\n  a"),
+        (["Train/a/1.png", "Train/b/1.png", "Test/a/2.png"], "fewer than 2 .* train, val:\n  a"),
+        (["train/a/1.png", "train/b/1.png", "tset/a/2.png"], "only val/ and test/ .*, not tset/"),
+        (["train/a/1.png", "train/b/1.png", "test/c/2.png"], "1 class .* not in train:\n.*test/c"),
+        (["train/a/1", "train/b/1", "val/a/1", "valid/a/1"], "two folders are for val"),
+        (["a_b/1.png", "a b/1.png"], "two folders each are for a b; rename one"),
+    ],
+)
+def test_what_is_wrong_with_folders_is_said(tmp_path, files, said):
+    touch(tmp_path / "root", *files)
+    (tmp_path / "root").mkdir(exist_ok=True)
+    with pytest.raises(InputError, match=said):
+        load_folder(tmp_path / "root")
+    with pytest.raises(InputError, match="no such folder; "):
+        load_folder(tmp_path / "absent")

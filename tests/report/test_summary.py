@@ -1,0 +1,94 @@
+"""The tables for the terminal, made of rows whose numbers are known."""
+
+import pytest
+
+from safe_jax import report
+from safe_jax.methods.catalogue import METHODS
+from safe_jax.report import summary
+from tests.fake_run import parsed, rows
+
+
+def test_the_table_has_means_standard_deviations_and_protocol():
+    lines = report.table(parsed(rows())).splitlines()
+    assert lines[0] == (
+        "pets, RN50@1234: test accuracy (%), mean ± standard deviation (half the 95% interval "
+        "of the mean) over seeds 1, 2, 3; alpha by few_shot_val"
+    )
+    assert [line.split() for line in lines[1:]] == [
+        ["shots", "1", "2"],
+        ["zero-shot", "40.00", "40.00"],
+        ["SAFE", "44.00", "±", "1.00", "(2.48)", "48.00", "±", "1.00", "(2.48)"],
+    ]
+
+
+def test_the_heading_names_what_was_chosen_and_another_protocol():
+    candidates = [{"learning_rate": rate, "weight_decay": 0.01} for rate in (1e-4, 1e-3)]
+    chosen = candidates[1] | {"candidates": candidates}
+    found = rows(seeds=(1,), protocol="tip_adapter", a=2.0, b=5.5, point={"mix": 0.5}, **chosen)
+    assert report.table(parsed(found)).splitlines()[0] == (
+        "pets, RN50@1234: test accuracy (%), seed 1; alpha, a, b, learning rate, mix by "
+        "few_shot_val; Tip-Adapter's protocol: the full validation set, one seed"
+    )
+
+
+def test_the_table_takes_other_methods_gaps_and_attention():
+    found = rows(seeds=(1, 2))
+    other = found[0] | {"method": "another_method", "accuracy": 12.345}
+    found[-1]["attention_on_object"] = {"original": 23.4, "tuned": 55.21}
+    found[-3]["attention_on_object"] = {"original": 23.4, "tuned": 53.21}
+    lines = report.table(parsed([other, *found])).splitlines()
+    assert lines[2].startswith("zero-shot ")
+    assert lines[4].split() == ["another_method", "12.35", "-"]
+    assert len({len(line) for line in lines[1:5]}) == 1
+    assert lines[5] == "attention on the object (%), SAFE"
+    assert [line.split() for line in lines[6:]] == [
+        ["original", "pool", "-", "23.40"],
+        ["tuned", "pool", "-", "54.21", "±", "1.41"],
+    ]
+
+
+def test_methods_have_the_labels_and_the_order_of_the_catalogue():
+    names = ["unknown", *reversed(METHODS), "another"]
+    found = parsed([rows()[0] | {"method": name} for name in names])
+    assert summary.methods(found) == [*METHODS, "unknown", "another"]
+    lines = report.table(found).splitlines()[2:]
+    labels = [kind.label for kind in METHODS.values()]
+    assert [line[: line.index("  ")] for line in lines] == [*labels, "unknown", "another"]
+
+
+def test_data_sets_have_a_table_each_then_transfers_and_a_mean():
+    transfer = [row | {"tuned_on": "pets"} for row in rows(dataset="pets_v2")]
+    flowers = [row | {"accuracy": row["accuracy"] + 10} for row in rows(dataset="flowers")]
+    found = report.tables(parsed([*transfer, *rows(), *flowers])).split("\n\n")
+    headings = [table.partition(",")[0] for table in found]
+    assert headings == ["pets", "flowers", "pets_v2 (tuned on pets)", "mean of 2 data sets"]
+    assert found[3].splitlines()[3].split()[:4] == ["SAFE", "49.00", "±", "1.00"]
+    of_both = report.tables(parsed([*rows(seeds=(1, 2)), *flowers])).split("\n\n")[2]
+    assert "over seeds 1, 2;" in of_both.splitlines()[0]  # those that both data sets have
+
+
+def test_published_figures_stand_in_the_table_of_test_images():
+    lines = report.table(parsed(rows(dataset="oxford_pets"))).splitlines()
+    assert [line.split() for line in lines[4:6]] == [
+        ["zero-shot,", "published", "85.83", "85.83"],
+        ["Tip-Adapter-F,", "published", "87.00", "87.03"],
+    ]
+    assert lines[6] == (
+        "(published: RN50; Tip-Adapter-F: one seed; the full validation set, on ImageNet the test "
+        "images; the epoch picked on test)"
+    )
+    assert "published" not in report.table(parsed(rows(dataset="oxford_pets", split="val")))
+
+
+@pytest.mark.parametrize(
+    ("values", "text"),
+    [
+        ([], "-"),
+        ([40.0, 40.0], "40.00"),
+        ([44.0, 45.0, 46.0], "45.00 ± 1.00 (2.48)"),  # t of 2 degrees of freedom: 4.303
+        ([43.0, 45.0], "44.00 ± 1.41 (12.71)"),  # of 1: 12.706
+    ],
+)
+def test_a_cell_has_mean_standard_deviation_and_half_interval(values, text):
+    assert summary.cell(values) == text
+    assert summary.cell(values, interval=False) == text.partition(" (")[0]

@@ -1,0 +1,38 @@
+"""The README's first command."""
+
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import PIL.Image
+
+from tests.commands import ROOT
+
+
+def test_the_readmes_first_command_learns_where_to_look(digits_root, tmp_path):
+    """Cut down by its knobs: zero-shot is above chance, tuning far above it."""
+    process = subprocess.run(
+        [sys.executable, "-m", "safe_jax.main", "--config", "configs/digits.py",
+         "--workdir", str(tmp_path / "run"), "--config.cache_dir", str(tmp_path / "cache"),
+         "--config.data_root", str(digits_root), "--config.shots=1,16", "--config.seeds=1",
+         "--config.methods=zero_shot,safe", "--config.epochs=20", "--config.learning_rate=3e-3"],
+        cwd=ROOT, capture_output=True, text=True,
+        env=os.environ | {"JAX_DISABLE_MOST_OPTIMIZATIONS": "0"},  # as a user runs it
+    )  # fmt: skip
+    assert process.returncode == 0, process.stderr
+    lines = (tmp_path / "run" / "results.jsonl").read_text().splitlines()
+    zero_shot, one, _, sixteen = map(json.loads, lines)
+    assert zero_shot["accuracy"] > 20  # chance is 10
+    assert one["accuracy"] > zero_shot["accuracy"] - 2
+    assert sixteen["accuracy"] > zero_shot["accuracy"] + 12
+    looks = sixteen["attention_on_object"]
+    assert looks["tuned"] > looks["original"] + 5
+    assert process.stdout.splitlines()[-1] == f"report: {tmp_path / 'run' / 'report.html'}"
+    assert len(sixteen["examples"]) == 10
+    for example in sixteen["examples"]:
+        with PIL.Image.open(tmp_path / "run" / example["image"]) as picture:
+            assert picture.size == (128, 128)
+        for where in example["attention"].values():
+            assert abs(np.sum(where) - 1) < 1e-2

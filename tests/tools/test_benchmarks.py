@@ -1,0 +1,104 @@
+"""The benchmarks compare the same work. The times themselves are for a quiet machine."""
+
+import re
+from xml.etree import ElementTree
+
+import jax.numpy as jnp
+import pytest
+import torch
+
+from tests import tiny
+from tools import scaling
+from tools.benchmarks import bank, grid, harness, pool, trunk, tuning
+
+CPU = torch.device("cpu")
+PEAK = harness.Peak(flops=1e9, bytes=1e9)
+GRID = {"a_steps": 3, "b_steps": 4, "a_max": 3.0, "b_max": 7.0}
+
+
+@pytest.mark.parametrize(
+    ("cases", "names", "count"),
+    [
+        (
+            lambda: trunk.cases(tiny.CONFIG, 2, jnp.float32, CPU)[:2],
+            ["trunk", "trunk, peers' form"],
+            2,
+        ),
+        (lambda: pool.cases(tiny.CONFIG, 4, CPU), ["pool", "pool_step"], 4),
+        (
+            lambda: tuning.cases(tiny.CONFIG, jnp.float32, CPU, classes=4, shots=2, epochs=3),
+            ["tuning", "extraction_and_tuning"],
+            3 * 4 * 2,
+        ),
+        (
+            lambda: grid.cases(CPU, images=20, classes=3, shots=2, width=8, changed=GRID),
+            ["cache_grid"],
+            3 * 4,
+        ),
+    ],
+    ids=["trunk", "pool", "tuning", "grid"],
+)
+def test_both_sides_do_the_same_work(cases, names, count):
+    rows = [harness.run(case, 1, PEAK, PEAK) for case in cases()]  # raises where they do not
+    assert [row["what"] for row in rows] == names
+    for row in rows:
+        assert row["ours_s"] > 0
+        assert row["ratio"] == pytest.approx(row["theirs_s"] / row["ours_s"], rel=2e-3)
+        assert row["count"] == count
+    lines = harness.table(rows).splitlines()
+    assert [re.split("  +", line)[0] for line in lines[1:]] == names
+
+
+def test_other_work_is_refused():
+    case = harness.Case("x", lambda: 1.0, lambda: 2.0, 1, "pieces")
+    with pytest.raises(AssertionError, match="x is not the same work"):
+        harness.run(case, 1, PEAK, PEAK)
+
+
+def test_floors_ratios_and_parts_are_computed(monkeypatch):
+    clock = iter(range(100))
+    monkeypatch.setattr(harness.time, "perf_counter", lambda: next(clock))
+    case = harness.Case(
+        "x", lambda: 1.0, lambda: 1.0, 8, "pieces", flops=4e8, trunk_flops=1e9, bytes=2e8,
+        theirs_times=20,
+    )  # fmt: skip
+    row = harness.run(case, 3, PEAK, harness.Peak(flops=1e10, bytes=1e9))
+    assert (row["ours_s"], row["theirs_s"], row["ratio"]) == (1, 20, 20)
+    assert (row["floor_s"], row["share"]) == (0.5, 0.5)
+
+
+def test_the_banks_benchmark_measures_time_and_memory(tmp_path):
+    made = bank.write(tmp_path, 256, tiny.CONFIG)
+    taken, pause, memory, *reads = bank.measure(
+        tmp_path, made, tiny.CONFIG, batch=64, steps=1, rounds=1
+    )
+    assert (taken["what"], pause["what"]) == ("tuning", "a pause of 5 ms for a step")
+    for row in (taken, pause):
+        both = row["ms_a_step_read_between"], row["ms_a_step_read_ahead"]
+        assert min(both) > 0
+        rounding = 0.01 + 0.1 / min(both)
+        assert row["ratio"] == pytest.approx(both[0] / both[1], rel=rounding)
+    assert pause["ms_a_step_read_between"] >= 5
+    assert memory["bank_mb"] == made.arrays["dense_bhwc"].nbytes // 10**6
+    assert memory["peak_mb"] >= memory["before_mb"] > 0
+    assert [row["what"] for row in reads] == ["positional reads", "memory map"] * 2
+    assert all(row["peak_mb"] > 0 for row in reads)
+    whole = bank.measure_whole(tmp_path, made, tiny.CONFIG, batch=64, epochs=2)
+    assert whole["what"] == "2 epochs of 256 maps, batch 64"
+    assert whole["peak_mb"] >= whole["before_mb"] > 0
+
+
+def test_the_plot_of_time_and_memory_is_drawn(tmp_path):
+    rows = [
+        {"series": series, "work": work, "seconds": 1.0, "megabytes": 500}
+        for series, values in scaling.SERIES.items()
+        for work in values
+    ]
+    scaling.draw(rows, tmp_path / "plot.svg")
+    text = (tmp_path / "plot.svg").read_text()
+    root = ElementTree.fromstring(text)
+    assert root.tag.endswith("}svg")
+    axes = [x.get("id") for x in root.iter() if (x.get("id") or "").startswith("axes_")]
+    assert len(axes) == 2 * len(scaling.SERIES)
+    for label in (*scaling.SERIES, "seconds", "megabytes", "measured", "in proportion"):
+        assert f"<!-- {label} -->" in text
