@@ -44,9 +44,9 @@ def mean_sd(values: Sequence[float]) -> tuple[float, float | None]:
 
 def half_interval(values: Sequence[float]) -> float:
     """Half the 95% interval of the mean of at least two values, by Student's t."""
-    import scipy.stats  # takes half a second to import
+    import scipy.special  # takes a tenth of a second to import; scipy.stats takes half a second
 
-    quantile = scipy.stats.t.ppf(0.975, len(values) - 1)
+    quantile = scipy.special.stdtrit(len(values) - 1, 0.975)
     return quantile * statistics.stdev(values) / len(values) ** 0.5
 
 
