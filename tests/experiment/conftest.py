@@ -4,5 +4,5 @@ import pytest
 
 
 @pytest.fixture(autouse=True)
-def _two_devices(two_devices):
+def _one_device(one_device):
     pass
