@@ -6,7 +6,7 @@ On a GPU the trunk computes in bfloat16, and its batch is 256.
 
 Sides take turns, so that a drift of the machine hits both; a ratio above 1 says that ours is
 faster. Floors and shares are of this machine's own peaks, measured first. What PyTorch does in each
-case, and what is counted, is told in tools/benchmarks/.
+case, and what is counted, is described in tools/benchmarks/.
 """
 
 import argparse

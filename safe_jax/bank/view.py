@@ -27,7 +27,7 @@ class View:
     The arrays are named as batches have them; those of a bank are `dense_bhwc`, `(r, h, w, c)`, on
     the disk, and `original_bd`, `(r, d)` float32, features of the original pool, not normalised.
 
-    `key` tells the arrays from others: views with equal keys have equal arrays. `paths` are those
+    `key` identifies the arrays: views with equal keys have equal arrays. `paths` are those
     of the arrays' images, `image_n` the images that are seen here and `label_n` their labels.
     `among_k` are the classes allowed as answers, bool; None allows all.
     """
@@ -90,7 +90,7 @@ class View:
         The original pool's features are kept beside them.
 
         Args:
-            key: tells the functions from others.
+            key: identifies the functions.
             functions: by the name of the array that each makes of `(b, h, w, c)` maps.
         """
         row_n = self.row_nv.ravel()

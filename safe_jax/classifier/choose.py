@@ -32,7 +32,7 @@ class Choice(NamedTuple):
 def best_index(accuracy: np.ndarray, loss: np.ndarray) -> tuple[int, ...]:
     """Where on each axis of a grid the highest accuracy is; ties go to the lowest loss.
 
-    Few-shot validation has few images, so ties are common; the loss tells them apart by how sure
+    Few-shot validation has few images, so ties are common; the loss separates them by how sure
     the classifier is of the right answers.
     """
     best = np.lexsort((np.ravel(loss), -np.ravel(accuracy)))[0]

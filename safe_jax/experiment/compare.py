@@ -126,8 +126,8 @@ def row(trial: Trial, name: str) -> tuple[Row, dict[str, float]]:
         fields["val_accuracy"] = float(outcome.val_accuracy[outcome.at])
     if method.blends:
         fields |= examples.of_blend(trial, outcome)
-    if own := knobs.method_knobs(config, name):
-        fields["knobs"] = own
+    if method_knobs := knobs.method_knobs(config, name):
+        fields["knobs"] = method_knobs
     before = sum(trial.outcomes[earlier].seconds for earlier in method.after)
     seconds = before + outcome.seconds + time.perf_counter() - began
     shots, seed, images = trial.key

@@ -149,9 +149,9 @@ def _run(described: Described, workdir: pathlib.Path) -> list[Row]:
 def _rows_of(trials: Sequence[Trial], results: Results) -> list[Row]:
     """The rows of every method on trials that are tuned together: those there, and new ones."""
     config, transfers = trials[0].shared.config, trials[0].shared.transfers
-    own = {method: knobs.method_knobs(config, method) for method in config.methods}
+    knobs_of = {method: knobs.method_knobs(config, method) for method in config.methods}
     for method in config.methods:
-        missing = [t for t in trials if not results.find(method, t.key, own[method])]
+        missing = [t for t in trials if not results.find(method, t.key, knobs_of[method])]
         if missing:
             compare.tune(trials, method)
         for trial in missing:
@@ -159,7 +159,7 @@ def _rows_of(trials: Sequence[Trial], results: Results) -> list[Row]:
     for trial in trials if hosts.is_first() else ():
         paths.remove_folder(trial.folder)
     found = [
-        results.find(method, trial.key, own[method], name)
+        results.find(method, trial.key, knobs_of[method], name)
         for trial in trials
         for method in config.methods
         for name in (*transfers, None)

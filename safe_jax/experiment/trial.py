@@ -86,7 +86,7 @@ class Outcome:
 class Trial:
     """The methods on one subset; arrays that several of them need are computed once.
 
-    `key` tells the trial's rows from others, `folder` is for checkpoints of what is being tuned.
+    `key` identifies the trial's rows, `folder` is for checkpoints of what is being tuned.
     """
 
     shared: Shared

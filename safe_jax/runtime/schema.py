@@ -112,7 +112,7 @@ def check(kind: type[T], value: Any, prefix: str) -> T:
 
 
 def read_json(kind: type[T], content: bytes, prefix: str) -> T:
-    """As `check`, of the JSON in `content`; a byte-order mark is passed over."""
+    """As `check`, of the JSON in `content`; a byte-order mark is skipped."""
     try:
         return TypeAdapter(kind).validate_json(content.removeprefix(b"\xef\xbb\xbf"))
     except pydantic.ValidationError as error:

@@ -38,7 +38,7 @@ class TrainImages(Protocol):
 class Job:
     """A method's start, the images that it tunes on, and the seed of their order.
 
-    `key` tells the job from others, for whoever names folders of checkpoints.
+    `key` distinguishes the job from others, for whoever names folders of checkpoints.
     """
 
     start: Start

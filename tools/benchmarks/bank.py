@@ -1,4 +1,4 @@
-"""Tunes on a bank of ImageNet's size and tells memory and time: with and without preparing ahead.
+"""Tunes on a bank of ImageNet's size and prints memory and time: with and without preparing ahead.
 
     python -m tools.benchmarks.bank [--maps 16000] [--steps 40] [--rounds 3] [--folder DIR]
     python -m tools.benchmarks.bank --epochs 20 --batch 256
