@@ -4,6 +4,7 @@ The weights know nothing, so zero-shot is at chance; tuning learns the colours a
 file is also the config of a run on them; what is left out there is where `make` put them.
 """
 
+import functools
 import json
 import pathlib
 
@@ -39,9 +40,14 @@ def leaves(config=CONFIG, seed=0):
     """
     rng = np.random.default_rng(seed)
     return {
-        path: _initial(rng, path.rsplit("/", 1)[-1], x.shape)
-        for path, x in weights.flatten(weights.abstract_model(config)).items()
+        path: _initial(rng, path.rsplit("/", 1)[-1], shape)
+        for path, shape in _shapes(config).items()
     }
+
+
+@functools.cache
+def _shapes(config):
+    return {p: x.shape for p, x in weights.flatten(weights.abstract_model(config)).items()}
 
 
 def _initial(rng, name, shape):

@@ -18,6 +18,23 @@ from tests.commands import ROOT, command, rows
 TIMEOUT = 8  # seconds after which a silent host is given up
 
 
+@pytest.fixture(scope="module", autouse=True)
+def lonely_host():
+    """A host whose peer never comes: it waits for some seconds while other tests run."""
+    script = (
+        "from safe_jax.runtime import hosts\n"
+        "flags = hosts.ClusterFlags(False, '127.0.0.1:9', 2, 1, 8)\n"
+        "with hosts.cluster(flags, patience=1): print('joined')"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", script],
+        cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    with process:
+        yield process
+        process.kill()
+
+
 @contextlib.contextmanager
 def free_port():
     """A port of this machine that is given to nobody else meanwhile.
@@ -160,17 +177,11 @@ def test_flags_that_do_not_fit_are_refused(given, message):
         pytest.fail("joined")
 
 
-def test_hosts_that_do_not_find_each_other_say_so():
-    script = (
-        "from safe_jax.runtime import hosts\n"
-        "flags = hosts.ClusterFlags(False, '127.0.0.1:9', 2, 1, 8)\n"
-        "with hosts.cluster(flags, patience=1): print('joined')"
-    )
-    command = [sys.executable, "-c", script]
-    process = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
-    assert process.returncode != 0
-    assert "error: the hosts do not find each other in 1 seconds: start the" in process.stderr
-    assert process.stdout == ""
+def test_hosts_that_do_not_find_each_other_say_so(lonely_host):
+    out, err = lonely_host.communicate(timeout=60)
+    assert lonely_host.returncode != 0
+    assert "error: the hosts do not find each other in 1 seconds: start the" in err
+    assert out == ""
 
 
 def test_one_host_needs_no_other():
