@@ -37,7 +37,8 @@ def main(argv: list[str] | None = None) -> int:
         else:
             torch_files.convert(args.source, args.destination, args.activation)
     except (InputError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        # In a single write: Orbax's threads may be logging at the same time.
+        sys.stderr.write(f"error: {error}\n")
         return 1
     print(f"wrote {args.destination}")
     if not args.to_torch:

@@ -55,8 +55,9 @@ def run_hosts(devices, root, workdir, cache, moments=(), **knobs):
         cache: a function from a host to its cache.
         moments: a host, and when it sends itself which signal, as `interrupted.command` takes it.
     """
+    flags = os.environ.get("XLA_FLAGS", "")
     environment = os.environ | {
-        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
+        "XLA_FLAGS": f"{flags} --xla_force_host_platform_device_count={devices}",
         "TF_CPP_MIN_LOG_LEVEL": "2",  # XLA's own log would hide that a host says nothing
     }
     with free_port() as port:
