@@ -7,7 +7,7 @@ import numpy as np
 
 from safe_jax.experiment.results import Row
 from safe_jax.report import published, summary
-from safe_jax.report.plots import MARKERS, SERIES, SHOTS, Figure, Line, draw
+from safe_jax.report.plots import MARKERS, SERIES, SHOTS, Figure, Line, Panels, draw, draw_panels
 from safe_jax.report.runs import Experiment
 
 _GLYPHS = tuple(MARKERS)
@@ -20,13 +20,6 @@ class AlphaChoice(NamedTuple):
     label: str
     figures: list[Figure]  # none where alpha was fixed
     chosen: dict[int, str]  # by shots, a value for each seed
-
-
-class MethodFigure(NamedTuple):
-    """A figure of one method."""
-
-    label: str
-    figure: Figure
 
 
 def accuracy(name: str, experiments: Sequence[Experiment]) -> Figure:
@@ -131,21 +124,26 @@ def _alpha_figure(name: str, title: str, use: str, rows: Sequence[Row]) -> Figur
     return draw(name, title, "alpha (0: original pool, 1: tuned pool)", alt, lines)
 
 
-def losses(name: str, experiment: Experiment) -> list[MethodFigure]:
-    """The loss of every epoch, mean over seeds, of each method that tunes."""
-    figures = []
-    for method in experiment.methods:
-        rows = [row for row in experiment.rows if row.method == method and row.losses]
-        lines = []
-        for number, (shots, of_shots) in enumerate(_rows_by_shots(rows).items()):
-            mean = np.mean([row.losses for row in of_shots], axis=0).tolist()
+def losses(name: str, experiment: Experiment) -> Panels | None:
+    """The loss of every epoch, mean over seeds: a panel for each method that tunes.
+
+    None where no method does.
+    """
+    tuned = [row for row in experiment.rows if row.losses]
+    all_shots = sorted({row.shots for row in tuned})  # a number of shots looks alike in all panels
+    panels: dict[str, list[Line]] = {}
+    key_of: dict[int, Line] = {}
+    for method in summary.methods(tuned):
+        for shots, rows in _rows_by_shots([row for row in tuned if row.method == method]).items():
+            mean = np.mean([row.losses for row in rows], axis=0).tolist()
             epochs = list(range(1, len(mean) + 1))
-            lines.append(_shots_line(number, shots, epochs, mean, [len(mean) - 1]))
-        if lines:
-            alt = "Training loss against epochs, a line for each number of shots, mean over seeds."
-            figure = draw(f"{name}-{method}", "Training loss", "epoch", alt, lines)
-            figures.append(MethodFigure(summary.label(method), figure))
-    return figures
+            line = _shots_line(all_shots.index(shots), shots, epochs, mean, [len(mean) - 1])
+            panels.setdefault(summary.label(method), []).append(line)
+            key_of[shots] = line
+    if not panels:
+        return None
+    alt = "training loss against epochs, a line for each number of shots, mean over seeds."
+    return draw_panels(name, "epoch", alt, panels, [key_of[shots] for shots in all_shots])
 
 
 def attention(name: str, by_shots: Mapping[int, summary.Shares]) -> Figure:

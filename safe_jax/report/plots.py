@@ -4,17 +4,18 @@ Matplotlib draws in colours that each stand for an ink; they are then replaced b
 of that ink. So one drawing serves the light and the dark scheme, and text stays text.
 """
 
+import contextlib
 import html
 import io
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import matplotlib.style
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
-from matplotlib.ticker import NullLocator
+from matplotlib.ticker import MaxNLocator, NullLocator
 
 # So few that each differs from the others in both schemes. More lines than inks repeat the inks,
 # with other markers.
@@ -74,6 +75,14 @@ class Figure(NamedTuple):
     lines: list[Line]
 
 
+class Panels(NamedTuple):
+    """Small drawings side by side, each with its label, and the lines of their one legend."""
+
+    svgs: list[tuple[str, str]]
+    lines: list[Line]
+    is_shared: bool  # whether all have one y axis
+
+
 def draw(
     name: str, title: str, x_label: str, alt: str, lines: list[Line], shots: bool = False
 ) -> Figure:
@@ -83,8 +92,7 @@ def draw(
         name: unique on a page, as ids in the SVG are made of it.
         shots: whether x is shots: then its axis is logarithmic.
     """
-    with matplotlib.style.context(["default", _STYLE | {"svg.hashsalt": name}]):
-        canvas = Canvas(figsize=(4.4, 2.9), layout="constrained")
+    with _canvas(name, (4.4, 2.9)) as canvas:
         axes = canvas.add_subplot()
         axes.set_title(title)
         axes.set_xlabel(x_label)
@@ -95,12 +103,62 @@ def draw(
             # In doublings of x: error bars stand side by side and do not hide each other.
             shift = (barred.index(line) - (len(barred) - 1) / 2) * 0.06 if line in barred else 0
             _draw_line(axes, line, shift)
-        file = io.StringIO()
-        canvas.savefig(file, format="svg", transparent=True, metadata=_NO_METADATA)
-    return Figure(_for_page(file.getvalue(), alt), lines)
+        return Figure(_svg(canvas, alt), lines)
 
 
+def draw_panels(
+    name: str, x_label: str, alt: str, panels: Mapping[str, list[Line]], legend: list[Line]
+) -> Panels:
+    """Draws a small panel for each label; x are whole numbers. Otherwise as `draw`.
+
+    Each panel is an SVG of its own: the page sets them in as many columns as it has room for.
+
+    Args:
+        alt: what every panel shows; its label is put before it.
+        legend: the lines, of any panel, whose keys stand below all panels.
+    """
+    limits = _shared_limits(list(panels.values()))
+    svgs = []
+    for number, (label, lines) in enumerate(panels.items()):
+        with _canvas(f"{name}-{number}", (2.1, 1.7)) as canvas:
+            axes = canvas.add_subplot()
+            axes.set_xlabel(x_label)
+            axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
+            axes.yaxis.set_major_locator(MaxNLocator(4))
+            if limits:
+                axes.set_ylim(*limits)
+            for line in lines:
+                _draw_line(axes, line, 0)
+            svgs.append((label, _svg(canvas, f"{label}: {alt}")))
+    return Panels(svgs, legend, limits is not None)
+
+
+def _shared_limits(panels: Sequence[list[Line]]) -> tuple[float, float] | None:
+    """Limits of y for all panels; None where one of them would become too flat to be read."""
+    values = [[y for line in lines for y in line.y] for lines in panels]
+    low, high = min(map(min, values)), max(map(max, values))
+    spans = [span for y in values if (span := max(y) - min(y))]
+    if not spans or min(spans) < _FLATTEST * (high - low):
+        return None
+    margin = 0.05 * (high - low)
+    return low - margin, high + margin
+
+
+_FLATTEST = 0.15  # the least part of a shared axis that the values of a panel span
 _NO_METADATA = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+
+
+@contextlib.contextmanager
+def _canvas(name: str, inches: tuple[float, float]) -> Iterator[Canvas]:
+    """An empty drawing in the style of the page, whose ids are made of `name`."""
+    with matplotlib.style.context(["default", _STYLE | {"svg.hashsalt": name}]):
+        yield Canvas(figsize=inches, layout="constrained")
+
+
+def _svg(canvas: Canvas, alt: str) -> str:
+    file = io.StringIO()
+    canvas.savefig(file, format="svg", transparent=True, metadata=_NO_METADATA)
+    return _for_page(file.getvalue(), alt)
 
 
 def _shots_axis(axes: Axes, shots: list[float]) -> None:

@@ -7,9 +7,9 @@ from typing import Any, NamedTuple
 
 from safe_jax.experiment.results import Row
 from safe_jax.report import charts, summary
-from safe_jax.report.charts import AlphaChoice, MethodFigure
+from safe_jax.report.charts import AlphaChoice
 from safe_jax.report.gallery import Gallery
-from safe_jax.report.plots import Figure
+from safe_jax.report.plots import Figure, Panels
 from safe_jax.report.runs import Experiment
 from safe_jax.report.summary import TableRow
 
@@ -57,7 +57,7 @@ class Section(NamedTuple):
     is_released: bool
     alpha: list[AlphaChoice]
     rates: list[TableRow]
-    losses: list[MethodFigure]
+    losses: Panels | None
     attention: list[AttentionOnObject]
     gallery: Gallery | None
     seconds: list[TableRow]

@@ -121,6 +121,47 @@ def test_attention_on_the_object_is_a_figure_and_a_table(tmp_path):
     assert cells(html, "2", "Attention on the object") == ["20.00", "20.00 ± 10.00", "5.00"]
 
 
+def panels(html):
+    """The label of every panel of a loss, and what its drawing says of itself."""
+    return re.findall(r'<div><span>(.*?)</span>\n<svg[^>]*aria-label="(.*?)"', html)
+
+
+def test_one_figure_has_the_losses_of_every_tuned_method(tmp_path):
+    found = rows()
+    tuned = [row for row in found if row["method"] == "safe"]
+    more_shots = [tuned[0] | {"shots": 4}]
+    for method, factor in (("prolip", 0.5), ("<new>", 2.0)):
+        for row in tuned[-3:]:  # two shots
+            losses = [factor * loss for loss in row["losses"]]
+            found.append(row | {"method": method, "losses": losses, "curve": {}})
+    html = render(put(tmp_path / "run", found + more_shots))
+    assert re.findall("<h2>Training loss.*?</h2>", html) == ["<h2>Training loss</h2>"]
+    assert html.count('<figure class="plot several">') == 1
+    alt = "training loss against epochs, a line for each number of shots, mean over seeds."
+    labels = ["SAFE", "ProLIP", "&lt;new&gt;"]
+    assert panels(html) == [(label, f"{label}: {alt}") for label in labels]
+    assert "All panels have one scale." in html
+    figure = html[html.index('<figure class="plot several">') :]
+    figure = figure[: figure.index("</figure>")]
+    assert re.findall(r"</i>(.*?)</span>", figure) == ["1 shot", "2 shots", "4 shots"]
+    drawings = re.findall("<svg.*?</svg>", figure, re.DOTALL)
+    # Two shots have the second ink in every panel, though they alone are in two of them.
+    inks = [sorted(set(re.findall(r"--shots-\d", svg))) for svg in drawings]
+    assert inks == [["--shots-1", "--shots-2", "--shots-3"], ["--shots-2"], ["--shots-2"]]
+    ticks = [re.findall(r"<text[^>]*>([\d.]+)</text>", svg) for svg in drawings]
+    assert ticks[0] == ticks[1] == ticks[2]
+
+
+def test_a_loss_that_one_scale_would_flatten_has_a_scale_of_its_own(tmp_path):
+    found = rows(seeds=(1,))
+    large = [row | {"method": "prolip", "losses": [90.0, 50.0, 20.0]} for row in found[1::2]]
+    html = render(put(tmp_path / "run", found + large))
+    assert [label for label, _ in panels(html)] == ["SAFE", "ProLIP"]
+    assert "Each panel has its own scale." in html
+    alone = render(put(tmp_path / "alone", found))
+    assert "scale" not in alone[alone.index(">Training loss<") : alone.index("several")]
+
+
 def test_a_method_that_the_catalogue_lacks_keeps_its_name(tmp_path):
     found = rows()
     found += [
