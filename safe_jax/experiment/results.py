@@ -1,6 +1,6 @@
 """Results: a row for each number in `results.jsonl`, written by one run, read by any. Loads no JAX.
 
-Axes of a row's lists: e epochs, g points of a grid, h rows and w columns of cells.
+Axes of a row's lists: e epochs, g points of a grid.
 """
 
 import json
@@ -10,27 +10,21 @@ from typing import Annotated, Any, NamedTuple, Self
 import filelock
 from pydantic import AfterValidator, Field
 
+from safe_jax.classifier.evaluation import Attention
 from safe_jax.runtime import paths, schema
 from safe_jax.runtime.errors import InputError
 from safe_jax.runtime.paths import Path
-from safe_jax.runtime.schema import Bounds, Count, Fraction, Name, NotNegative, Positive, Text
+from safe_jax.runtime.schema import Count, Fraction, Name, NotNegative, Percent, Positive, Text
 from safe_jax.runtime.schema import knob as field
 
 
-def _equal_lengths(lists: Any) -> Any:
-    """Checks the lists in a list, or the values of an object."""
-    values = lists.values() if isinstance(lists, dict) else lists
-    if len({len(value) for value in values}) > 1:
+def _equal_lengths(lists: dict[str, list[float]]) -> dict[str, list[float]]:
+    if len({len(values) for values in lists.values()}) > 1:
         raise ValueError("lists of equal length are expected")
     return lists
 
 
-Percent = Annotated[float, AfterValidator(Bounds(ge=0, le=100))]
 Curve = Annotated[dict[str, list[float]], AfterValidator(_equal_lengths)]
-_NotEmpty = Field(min_length=1)
-Matrix = Annotated[
-    list[Annotated[list[Fraction], _NotEmpty]], _NotEmpty, AfterValidator(_equal_lengths)
-]
 
 
 class _Part(schema.Model, extra="ignore"):
@@ -50,13 +44,6 @@ class Answer(_Part):
 
     name: Text = Field(alias="class")
     probability: Fraction
-
-
-class Attention(_Part):
-    """Where each pool looks, `(h, w)`: the mean over heads, summing to 1 over cells."""
-
-    original: Matrix
-    tuned: Matrix
 
 
 class Example(_Part):

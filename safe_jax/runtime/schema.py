@@ -88,6 +88,7 @@ Count = Annotated[int, AfterValidator(Bounds(ge=0))]
 Positive = Annotated[int, AfterValidator(Bounds(ge=1))]
 NotNegative = Annotated[float, AfterValidator(Bounds(ge=0))]
 Fraction = Annotated[float, AfterValidator(Bounds(ge=0, le=1))]
+Percent = Annotated[float, AfterValidator(Bounds(ge=0, le=100))]
 Different = AfterValidator(_different)  # of the values of a tuple
 ListOrTuple = BeforeValidator(_as_tuple)  # strict tuples refuse lists that Python code passes
 
@@ -209,5 +210,5 @@ def describe(kind: type[Model]) -> list[str]:
 
 __all__ = [
     "Bounds", "Count", "Different", "Fraction", "ListOrTuple", "Model", "Name", "NotNegative",
-    "Pattern", "Positive", "Text", "check", "describe", "knob", "read_json",
+    "Pattern", "Percent", "Positive", "Text", "check", "describe", "knob", "read_json",
 ]  # fmt: skip
