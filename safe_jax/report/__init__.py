@@ -1,5 +1,5 @@
-"""The table and the page of a run, made from its rows and the files beside them: no model, no data
-set, no network.
+"""The table and the page of a run, made from its rows and the files beside them, and the page of a
+classifier's evaluation (`evaluation.render`): no model, no data set, no network.
 
 python -m safe_jax.report DIR [DIR ...] [--output FILE]
 """

@@ -1,4 +1,4 @@
-"""Images of the evaluation split: where both pools look, and the classes predicted."""
+"""Cards of images: where both pools look, and the classes predicted."""
 
 import base64
 import io
@@ -9,7 +9,8 @@ import numpy as np
 import PIL.Image
 from matplotlib import colormaps
 
-from safe_jax.experiment.results import Example, Row
+from safe_jax.classifier.evaluation import Attention
+from safe_jax.experiment.results import Answer, Example, Row
 from safe_jax.report import summary
 from safe_jax.runtime.paths import Path
 
@@ -41,6 +42,23 @@ class Card(NamedTuple):
     height: int
     maps: list[Map]
     predictions: list[Prediction]
+    path: str | None = None  # where it is to be named
+
+    @classmethod
+    def of(
+        cls,
+        label: str,
+        picture: bytes | None,
+        attention: Attention | None,
+        predictions: Sequence[tuple[str, Answer]],
+        path: str | None = None,
+    ) -> Self:
+        """The card of an image file's bytes; `predictions` are methods by label, with answers."""
+        made = [
+            Prediction(method, answer.name, answer.probability, answer.name == label)
+            for method, answer in predictions
+        ]
+        return cls(label, *_picture(picture), _maps(attention), made, path)
 
 
 class Gallery(NamedTuple):
@@ -63,38 +81,38 @@ class Gallery(NamedTuple):
         if row is None:
             return None
         cells = "x".join(map(str, np.shape(row.examples[0].attention.tuned)))
-        cards = [_card(directory, example) for example in row.examples]
+        cards = [_of_example(directory, example) for example in row.examples]
         shots = summary.plural(row.shots, "shot")
         return cls(summary.label(row.method), shots, row.seed, cells, cards)
 
 
-def _card(directory: Path, example: Example) -> Card:
-    maps = {
-        "original": np.array(example.attention.original),
-        "tuned": np.array(example.attention.tuned),
-    }
-    brightest = max(map_hw.max() for map_hw in maps.values())
-    answers = {"zero_shot": example.zero_shot, "safe": example.blended}
-    return Card(
-        example.label,
-        *_picture(directory / example.image),
-        [
-            Map(pool, _heat(map_hw / brightest), 100 * float(map_hw.max()))
-            for pool, map_hw in maps.items()
-        ],
-        [
-            Prediction(
-                summary.label(method), made.name, made.probability, made.name == example.label
-            )
-            for method, made in answers.items()
-        ],
-    )
-
-
-def _picture(path: Path) -> tuple[str | None, int, int]:
-    """A picture as data URI, with width and height; None if it cannot be read."""
+def _of_example(directory: Path, example: Example) -> Card:
     try:
-        with path.open("rb") as file, PIL.Image.open(file) as image:
+        picture = (directory / example.image).read_bytes()
+    except OSError:
+        picture = None
+    answers = {"zero_shot": example.zero_shot, "safe": example.blended}
+    predictions = [(summary.label(method), answer) for method, answer in answers.items()]
+    return Card.of(example.label, picture, example.attention, predictions)
+
+
+def _maps(attention: Attention | None) -> list[Map]:
+    if attention is None:
+        return []
+    pools = {"original": np.array(attention.original), "tuned": np.array(attention.tuned)}
+    brightest = max(map_hw.max() for map_hw in pools.values()) or 1.0
+    return [
+        Map(pool, _heat(map_hw / brightest), 100 * float(map_hw.max()))
+        for pool, map_hw in pools.items()
+    ]
+
+
+def _picture(content: bytes | None) -> tuple[str | None, int, int]:
+    """A picture as data URI, with width and height; None if it cannot be read."""
+    if content is None:
+        return None, 0, 0
+    try:
+        with PIL.Image.open(io.BytesIO(content)) as image:
             image = image.convert("RGB")
     except OSError:
         return None, 0, 0

@@ -1,12 +1,9 @@
-"""The page of several experiments, rendered from the template beside this file."""
+"""The page of several experiments, side by side where they may be compared."""
 
-import pathlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
-import jinja2
-
-from safe_jax.report import charts, published, summary
+from safe_jax.report import charts, published, summary, templates
 from safe_jax.report.plots import Figure
 from safe_jax.report.runs import Experiment
 from safe_jax.report.sections import AccuracyRow, Section, accuracy_rows
@@ -38,20 +35,14 @@ class Group(NamedTuple):
 
 def render(experiments: Sequence[Experiment]) -> str:
     """The page: the same bytes for the same rows, pictures and configs."""
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(pathlib.Path(__file__).parent),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-    )
-    environment.filters["listed"] = _listed
     by_images: dict[tuple[str, str], list[Experiment]] = {}
     for experiment in experiments:
         by_images.setdefault((experiment.first.dataset, experiment.first.split), []).append(
             experiment
         )
     first, is_lone = experiments[0].first, len(experiments) == 1
-    return environment.get_template("page.html.jinja").render(
+    return templates.render(
+        "page",
         title=f"{first.dataset}, {first.weights.partition('@')[0]}"
         if is_lone
         else f"Comparison of {len(experiments)} experiments",
@@ -62,11 +53,6 @@ def render(experiments: Sequence[Experiment]) -> str:
         zero_shot=summary.label("zero_shot"),
         attention_columns=list(summary.ATTENTION.values()),
     )
-
-
-def _listed(values: Iterable[object]) -> str:
-    *most, last = map(str, values)
-    return f"{', '.join(most)} and {last}" if most else last
 
 
 def _group(name: str, experiments: Sequence[Experiment]) -> Group:
