@@ -20,6 +20,7 @@ from safe_jax.experiment import run as experiment
 from safe_jax.runtime import command_line, hosts, paths
 from safe_jax.runtime.errors import InputError
 
+USAGE = "--config FILE [--workdir DIR] [--config.knob=value ...]"
 CONFIG = config_flags.DEFINE_config_file("config", None, "What to run.")
 WORKDIR = flags.DEFINE_string(
     "workdir", None, "Where results go; runs/DATASET-WEIGHTS if not given."
@@ -49,7 +50,8 @@ def main(_: list[str]) -> None:
     )
     try:
         with hosts.cluster(cluster):
-            _log_to_stderr()
+            level = logging.INFO if hosts.is_first() else logging.ERROR
+            command_line.log_to_stderr(hosts.prefix(), level)
             _run(config)
     except (InputError, OSError) as error:
         sys.exit(f"error: {hosts.prefix()}{error}")
@@ -65,15 +67,6 @@ def _run(config: ConfigDict) -> None:
         print(f"rows: {workdir}/results.jsonl")
         report.write([workdir], workdir / "report.html")
         print(f"report: {workdir}/report.html")
-
-
-def _log_to_stderr() -> None:
-    handler = logging.StreamHandler()
-    handler.setFormatter(logging.Formatter(f"%(asctime)s {hosts.prefix()}%(message)s", "%H:%M:%S"))
-    logger = logging.getLogger("safe_jax")
-    logger.addHandler(handler)
-    logger.setLevel(logging.INFO if hosts.is_first() else logging.ERROR)
-    logger.propagate = False
 
 
 if __name__ == "__main__":

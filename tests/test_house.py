@@ -12,11 +12,13 @@ PACKAGE = pathlib.Path(__file__).parents[1] / "safe_jax"
 FILES = sorted(PACKAGE.rglob("*.py"))
 # Each room may import the rooms after it, and none before it.
 ROOMS = (
-    "main", "report", "experiment", "classifier", "tuning", "methods", "bank", "clip", "data",
-    "runtime",
+    "commands", "estimator", "main", "report", "experiment", "classifier", "tuning", "methods",
+    "bank", "clip", "data", "runtime",
 )  # fmt: skip
 # A report is made from rows alone: these modules of rooms above it are declarations, without JAX.
 REPORT_READS = {"safe_jax.experiment.results", "safe_jax.methods.catalogue"}
+# scikit-learn's estimators store all that they are told in the constructor.
+MANY_PARAMETERS = {("safe_jax/estimator/estimator.py", "__init__")}
 LONGEST_FILE, LONGEST_FUNCTION, MOST_PARAMETERS = 300, 60, 6
 
 
@@ -55,7 +57,7 @@ def room(module):
 @pytest.mark.parametrize("file", FILES, ids=named)
 def test_imports_run_one_way(file):
     parts = file.relative_to(PACKAGE).with_suffix("").parts
-    if parts[0] == "__init__":
+    if parts[0] in ("__init__", "__main__"):
         return
     upward = [
         module
@@ -84,7 +86,7 @@ def test_nothing_is_too_large():
             arguments = function.args
             count = len(arguments.posonlyargs + arguments.args + arguments.kwonlyargs)
             count -= bool(arguments.args) and arguments.args[0].arg in ("self", "cls")
-            if count > MOST_PARAMETERS:
+            if count > MOST_PARAMETERS and (named(file), function.name) not in MANY_PARAMETERS:
                 too_large.append(f"{named(file)}, {function.name}: {count} parameters")
     assert too_large == []
 

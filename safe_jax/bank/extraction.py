@@ -13,7 +13,7 @@ import numpy as np
 from flax import nnx
 from pydantic import AfterValidator
 
-from safe_jax.clip.model import CLIP
+from safe_jax.clip.model import ImageTower
 from safe_jax.data import images
 from safe_jax.runtime import devices, schema
 from safe_jax.runtime.schema import Count, ListOrTuple, knob
@@ -34,7 +34,7 @@ class CropSettings(schema.Model):
     workers: Count = knob(0, "threads that decode; 0: one for each core")
 
 
-def fold(model: CLIP, mesh: jax.sharding.Mesh) -> tuple[nnx.GraphDef, Any]:
+def fold(model: ImageTower, mesh: jax.sharding.Mesh) -> tuple[nnx.GraphDef, Any]:
     """`graphdef` and `params` for `extract_step`."""
     graphdef, params = nnx.split(model)
     params = devices.replicate(mesh, params)
@@ -53,7 +53,7 @@ def extract_step(
 ) -> tuple[jax.Array, jax.Array]:
     """8-bit pixels to dense maps of `dtype`, and to the original pool's features of those maps.
 
-    `graphdef` and `params` are those of `CLIP.folded`, on every device.
+    `graphdef` and `params` are those of a folded model, on every device.
     """
     model = nnx.merge(graphdef, params)
     dense_bhwc = model.dense_features(images.normalize(pixels_bhwc)).astype(dtype)

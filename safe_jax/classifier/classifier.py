@@ -52,13 +52,17 @@ class Classifier:
         point = tuple(map(float, self.point.values()))
         return _logits(self.params, self.context, batch, point, method=self.method)
 
-    def probabilities(self, view: View, reader: Reader) -> np.ndarray:
-        """The softmax of the logits of a view's images, `(n, k)`."""
+    def logits_of(self, view: View, reader: Reader) -> np.ndarray:
+        """The logits of a view's images, `(n, k)`."""
         parts = []
         for batch in reader.batches(view):
             counts_b = devices.fetch(batch["mask_b"]) > 0
-            parts.append(devices.fetch(jax.nn.softmax(self.logits(batch)))[counts_b])
+            parts.append(devices.fetch(self.logits(batch))[counts_b])
         return np.concatenate(parts)
+
+    def probabilities(self, view: View, reader: Reader) -> np.ndarray:
+        """The softmax of the logits of a view's images, `(n, k)`."""
+        return np.asarray(jax.nn.softmax(self.logits_of(view, reader)))
 
     def measure(self, grid: Mapping[str, Any], view: View, reader: Reader) -> Measured:
         """Accuracy in per cent and mean loss at every point of a grid of the method's axes.

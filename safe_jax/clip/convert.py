@@ -9,10 +9,12 @@ from safe_jax.clip.config import Activation
 from safe_jax.runtime.errors import InputError
 
 
-def main(argv: list[str] | None = None) -> int:
+def main(argv: list[str] | None = None, prog: str | None = None) -> int:
     """Converts as the arguments say; returns the exit code."""
     parser = argparse.ArgumentParser(
-        description="Converts a CLIP ResNet from a torch checkpoint to an Orbax directory, or back."
+        prog=prog,
+        description="Converts a CLIP ResNet from a torch checkpoint to weights, or back.",
+        epilog=f"example: {prog or 'convert_torch_weights.py'} RN50.pt weights/RN50",
     )
     parser.add_argument(
         "source",

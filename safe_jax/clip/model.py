@@ -3,6 +3,8 @@
 Axes: b images or texts, h rows, w columns, c channels, t tokens.
 """
 
+from typing import Self
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -13,16 +15,15 @@ from safe_jax.clip.config import PRESETS, CLIPConfig
 from safe_jax.clip.resnet import ResNet
 from safe_jax.clip.text import TextTower
 
-__all__ = ["CLIP", "PRESETS", "CLIPConfig"]
+__all__ = ["CLIP", "PRESETS", "CLIPConfig", "ImageTower"]
 
 
-class CLIP(nnx.Module):
-    """A CLIP model with float32 parameters.
+class ImageTower(nnx.Module):
+    """Trunk and pool, which classify images where the texts of the classes are encoded already.
 
-    The trunk computes in `dtype` and casts its parameters to it. The pool, the text tower and
-    everything after them stay in float32, whose products accelerators round unless
-    `jax.default_matmul_precision("highest")` is set, as a run sets it. `logit_scale` is a
-    logarithm, as in OpenAI's code: logits are `exp(logit_scale)` times the cosine.
+    The trunk computes in `dtype` and casts its parameters, which are float32, to it. The pool and
+    everything after it stay in float32, whose products accelerators round unless
+    `jax.default_matmul_precision("highest")` is set, as a run sets it.
     """
 
     def __init__(self, config: CLIPConfig, *, dtype: DTypeLike = jnp.float32, rngs: nnx.Rngs):
@@ -30,14 +31,12 @@ class CLIP(nnx.Module):
         h, _, c = config.dense_shape
         self.visual = ResNet(config.vision_layers, config.vision_width, dtype=dtype, rngs=rngs)
         self.attnpool = AttentionPool(h, c, config.embed_dim, rngs=rngs)
-        self.text = TextTower(config, rngs=rngs)
-        self.logit_scale = nnx.Param(jnp.log(jnp.float32(1 / 0.07)))
 
     @property
     def image_size(self) -> int:
         return self.config.image_size
 
-    def folded(self) -> "CLIP":
+    def folded(self) -> Self:
         """The same model for inference alone, and faster: its trunk has no batch norms.
 
         Its leaves are not a checkpoint's: they cannot be converted or saved, and the trunk cannot
@@ -54,6 +53,19 @@ class CLIP(nnx.Module):
     def encode_image(self, images_bhwc: ArrayLike) -> jax.Array:
         """Preprocessed float32 images to features `(b, embed_dim)`, not normalised."""
         return self.attnpool(self.dense_features(images_bhwc))
+
+
+class CLIP(ImageTower):
+    """A CLIP model with float32 parameters.
+
+    The text tower computes in float32. `logit_scale` is a logarithm, as in OpenAI's code: logits
+    are `exp(logit_scale)` times the cosine.
+    """
+
+    def __init__(self, config: CLIPConfig, *, dtype: DTypeLike = jnp.float32, rngs: nnx.Rngs):
+        super().__init__(config, dtype=dtype, rngs=rngs)
+        self.text = TextTower(config, rngs=rngs)
+        self.logit_scale = nnx.Param(jnp.log(jnp.float32(1 / 0.07)))
 
     def encode_text(self, tokens_bt: ArrayLike) -> jax.Array:
         """Tokens of `tokenize` to features `(b, embed_dim)`, not normalised."""

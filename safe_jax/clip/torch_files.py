@@ -5,6 +5,7 @@ import pathlib
 import types
 import warnings
 import zipfile
+from collections.abc import Mapping
 from typing import Any
 
 import ml_dtypes
@@ -57,14 +58,18 @@ def write(path: epath.PathLike, tensors: dict[str, np.ndarray]) -> None:
     path = paths.parse(path)
     if path.exists():
         raise InputError(f"{path} exists already: remove it, or choose another destination")
-    if path.suffix == ".safetensors":
-        content = safetensors.numpy.save(tensors)
-    else:
-        torch, file = _torch(), io.BytesIO()
-        torch.save({name: _to_tensor(torch, x) for name, x in tensors.items()}, file)
-        content = file.getvalue()
+    content = encode(path, tensors)
     path.parent.mkdir(parents=True, exist_ok=True)
     paths.write(path, content)
+
+
+def encode(path: paths.Path, tensors: Mapping[str, np.ndarray]) -> bytes:
+    """What a file of this name holds: `.safetensors`, or with any other suffix as torch saves."""
+    if path.suffix == ".safetensors":
+        return safetensors.numpy.save(dict(tensors))
+    torch, file = _torch(), io.BytesIO()
+    torch.save({name: _to_tensor(torch, x) for name, x in tensors.items()}, file)
+    return file.getvalue()
 
 
 def convert(

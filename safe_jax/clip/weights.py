@@ -8,7 +8,7 @@ import hashlib
 import json
 import tempfile
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, NamedTuple, cast, get_args
+from typing import Annotated, Any, Literal, NamedTuple, TypeVar, cast, get_args
 
 import jax
 import jax.numpy as jnp
@@ -21,10 +21,11 @@ from orbax.checkpoint import v1 as ocp
 
 from safe_jax.clip import table
 from safe_jax.clip.config import Activation, CLIPConfig
-from safe_jax.clip.model import CLIP
+from safe_jax.clip.model import CLIP, ImageTower
 from safe_jax.runtime import paths, schema
 from safe_jax.runtime.errors import InputError, listing
 
+ModelT = TypeVar("ModelT", bound=ImageTower)
 DType = Literal["float32", "float16", "bfloat16"]  # float32 holds the values of each
 Digest = Annotated[str, pydantic.StringConstraints(pattern="^[0-9a-f]{64}$")]
 
@@ -51,10 +52,12 @@ class Converted(NamedTuple):
     extras: TorchExtras
 
 
-def abstract_model(config: CLIPConfig, dtype: DTypeLike = jnp.float32) -> CLIP:
+def abstract_model(
+    config: CLIPConfig, dtype: DTypeLike = jnp.float32, kind: type[ModelT] = CLIP
+) -> ModelT:
     """The model with shapes in place of arrays: nothing is allocated."""
     keys = cast(nnx.Rngs, _OneKey())
-    return nnx.eval_shape(lambda: CLIP(config, dtype=dtype, rngs=keys))
+    return nnx.eval_shape(lambda: kind(config, dtype=dtype, rngs=keys))
 
 
 class _OneKey:
@@ -149,6 +152,23 @@ def to_torch(
     return tensors | {name: np.asarray(x, np.int64) for name, x in extras.integers.items()}
 
 
+def from_state(
+    tensors: Mapping[str, np.ndarray], config: CLIPConfig, dtype: DTypeLike = jnp.float32,
+    kind: type[ModelT] = CLIP,
+) -> ModelT:  # fmt: skip
+    """The model, or its image tower alone, of a state dict that `to_torch` gave.
+
+    Of a mapping that reads its tensors when they are asked for, no others are read.
+    """
+    model = abstract_model(config, dtype, kind)
+    places = table.places(flatten(model))
+    leaves = {
+        path: jnp.asarray(layout.to_ours(tensors[name].astype(np.float32)))
+        for name, (path, layout) in places.items()
+    }
+    return nnx.merge(nnx.graphdef(model), unflatten(leaves))
+
+
 def digest(leaves: Mapping[str, np.ndarray | jax.Array], config: CLIPConfig) -> str:
     """Identifies a set of weights: sha256 of names, shapes and values."""
     sha = hashlib.sha256(json.dumps(config.model_dump(), sort_keys=True).encode())
@@ -157,6 +177,11 @@ def digest(leaves: Mapping[str, np.ndarray | jax.Array], config: CLIPConfig) -> 
         sha.update(f"{path} {x.shape} {x.dtype}".encode())
         sha.update(x.data)
     return sha.hexdigest()
+
+
+def name(directory: epath.PathLike, digest: str) -> str:
+    """A short name of weights, for rows: `NAME@DIGEST`."""
+    return f"{paths.parse(directory).name}@{digest[:12]}"
 
 
 def _absolute(directory: epath.PathLike) -> Any:

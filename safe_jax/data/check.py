@@ -140,11 +140,12 @@ def _missing_images(image_dir: paths.Path, records: Collection[Record]) -> list[
     return [*problems, _describe(trace)] if trace.near else problems
 
 
-def main(argv: list[str]) -> int:
+def main(argv: list[str], prog: str = "python -m safe_jax.data.check") -> int:
     """Prints a line for each data set; returns the exit code."""
     parser = argparse.ArgumentParser(
-        prog="python -m safe_jax.data.check",
+        prog=prog,
         description="Reports which data sets are there, and what is missing or misnamed.",
+        epilog=f"example: {prog} --root DATA",
         allow_abbrev=False,
     )
     asked = parser.add_mutually_exclusive_group(required=True)

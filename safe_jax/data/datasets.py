@@ -139,7 +139,7 @@ def load(settings: DataSettings) -> Dataset:
     elif layout.split_file:
         split_file = paths.join(root, layout.split_file)
         splits, boxes = read_split_file(split_file)
-        classnames = _classnames(splits, split_file)
+        classnames = classnames_of(splits, split_file)
     else:
         splits, classnames = layout.read(image_dir)
 
@@ -216,7 +216,8 @@ def describe(settings: DataSettings) -> Layout:
     return layout
 
 
-def _classnames(splits: Splits, split_file: Path) -> list[str]:
+def classnames_of(splits: Splits, split_file: Path) -> list[str]:
+    """The class names by label. Raises `InputError` where these are not one to one."""
     pairs = {(record.label, record.classname) for part in splits for record in part}
     names = dict(pairs)
     if len(pairs) > len(names):

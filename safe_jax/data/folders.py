@@ -19,8 +19,17 @@ _PARTS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "
 def read(root: paths.Path) -> tuple[Splits, list[str]]:
     """Reads the images below `root`, and draws the splits for which there are no folders.
 
+    Returns the splits and the folders' names by label. Raises `InputError` as `read_parts` does.
+    """
+    parts, names = read_parts(root)
+    return complete(parts, root), names
+
+
+def read_parts(root: paths.Path) -> tuple[dict[str, list[Record]], list[str]]:
+    """The images below `root` as they are divided there: in `train` alone, or in more splits.
+
     Ignores hidden files and files whose names are not those of images. Classes are numbered in
-    natural order ("2" before "10"). Returns the splits and the folders' names by label.
+    natural order ("2" before "10"). Returns the records by split, and the folders' names by label.
 
     Raises `InputError` where folders, or images in them, are missing.
     """
@@ -29,7 +38,7 @@ def read(root: paths.Path) -> tuple[Splits, list[str]]:
             f"{root}: no such folder; config.image_dir is the folder that holds one for each class"
         )
     parts = _find_parts(root)
-    names = sorted(parts["train"][0], key=_natural)
+    names = sorted(parts["train"][0], key=natural)
     _check_classes(root, parts, names)
     records, empty, others = {}, [], 0
     for part, (classes, prefix) in parts.items():
@@ -47,7 +56,7 @@ def read(root: paths.Path) -> tuple[Splits, list[str]]:
         )
     if others:
         log.warning("%s: %d files whose names are not those of images are ignored", root, others)
-    return complete(records, root), names
+    return records, names
 
 
 def _find_parts(root: paths.Path) -> dict[str, tuple[set[str], str]]:
@@ -81,13 +90,13 @@ def _check_classes(
     strange = [
         f"{root}/{prefix}{name}"
         for classes, prefix in parts.values()
-        for name in sorted(classes - set(names), key=_natural)
+        for name in sorted(classes - set(names), key=natural)
     ]
     if strange:
         raise InputError(f"{len(strange)} class folders are not in train:" + listing(strange))
 
 
-def _natural(name: str) -> tuple:
-    """Key that sorts the numbers in names as numbers."""
+def natural(name: str) -> tuple:
+    """A key that sorts the numbers in names as numbers."""
     pieces = re.split(r"(\d+)", name.casefold())
     return [int(piece) if piece.isdecimal() else piece for piece in pieces], name

@@ -7,6 +7,7 @@ cached and sent to devices as 8-bit integers, and normalised last.
 import collections
 import concurrent.futures
 import contextlib
+import dataclasses
 import itertools
 import math
 import random
@@ -135,6 +136,22 @@ class Openable(Protocol):
     def open(self, mode: Any = ..., /) -> Any: ...
 
 
+@dataclasses.dataclass(frozen=True)
+class InMemory:
+    """An image that is decoded already; it takes the place of a path."""
+
+    image: PIL.Image.Image
+    name: str
+
+    def open(self, mode: str = "rb") -> Any:
+        raise OSError(f"{self.name} is in no file")
+
+    stat = open  # its name is a digest of its pixels, which tells whether it changed
+
+    def __str__(self) -> str:
+        return self.name
+
+
 class Crop(NamedTuple):
     """An image and a crop of it: random by `seed`, or the centre crop where that is None."""
 
@@ -143,9 +160,12 @@ class Crop(NamedTuple):
 
 
 @contextlib.contextmanager
-def _opened(path: Openable) -> Iterator[PIL.Image.Image]:
+def opened(path: Openable) -> Iterator[PIL.Image.Image]:
     """Yields an image file; errors in the block become an `InputError` that does not name it."""
     try:
+        if isinstance(path, InMemory):
+            yield path.image.copy()  # reading an image changes it: `info`, and a draft's size
+            return
         with path.open("rb") as file, PIL.Image.open(file) as image:
             yield image
     except InputError:
@@ -165,7 +185,7 @@ def load(crop: Crop, image_size: int, scale: tuple[float, float]) -> np.ndarray:
     Raises `InputError` naming the file if it is damaged or if `center_crop` refuses it.
     """
     try:
-        with _opened(crop.path) as image:
+        with opened(crop.path) as image:
             if crop.seed is None:
                 return center_crop(image, image_size)
             return random_crop(image, image_size, random.Random(crop.seed), scale)
@@ -183,11 +203,49 @@ def load_batches(
     """Decodes batches of crops, in order: uint8 `(len(batch), s, s, 3)` for each.
 
     Up to `ahead` batches are decoded ahead. Threads suffice, as Pillow releases Python's lock.
+    Raises `InputError` as `load` does.
     """
+
+    def decode(crop):
+        return load(crop, image_size, scale)
+
+    with contextlib.closing(_decoded(batches, image_size, decode, workers, ahead)) as decoded:
+        for pixels_bhwc, futures in decoded:
+            for future in futures:
+                future.result()
+            yield pixels_bhwc
+
+
+def load_readable(
+    batches: Iterable[Sequence[Crop]], image_size: int, workers: int, ahead: int = 4
+) -> Iterator[tuple[np.ndarray, list[str | None]]]:
+    """As `load_batches`, of centre crops; and for each image None, or why it cannot be used.
+
+    The pixels of an image that cannot be used are 0.
+    """
+
+    def decode(crop):
+        return load(crop, image_size, (1, 1))
+
+    with contextlib.closing(_decoded(batches, image_size, decode, workers, ahead)) as decoded:
+        for pixels_bhwc, futures in decoded:
+            reasons: list[str | None] = []
+            for pixels_hwc, future in zip(pixels_bhwc, futures, strict=True):
+                error = future.exception()
+                if error and not isinstance(error, InputError):
+                    raise error
+                if error:
+                    pixels_hwc[...] = 0
+                reasons.append(str(error.__cause__) if error else None)
+            yield pixels_bhwc, reasons
+
+
+def _decoded(batches, image_size, decode, workers, ahead):
+    """The pixels of each batch, and a future for each image that fills its part of them."""
 
     def fill(pixels_bhwc, at, crop):
         # The threads copy, so that the consumer of the batches does not have to.
-        pixels_bhwc[at] = load(crop, image_size, scale)
+        pixels_bhwc[at] = decode(crop)
 
     batches = iter(batches)
     under_way = collections.deque()
@@ -200,11 +258,8 @@ def load_batches(
                     under_way.append((pixels_bhwc, futures))
                 if not under_way:
                     return
-                pixels_bhwc, futures = under_way[0]
-                for future in futures:
-                    future.result()
+                yield under_way[0]
                 under_way.popleft()
-                yield pixels_bhwc
         finally:
             for future in itertools.chain.from_iterable(futures for _, futures in under_way):
                 future.cancel()
@@ -216,7 +271,7 @@ def why_unreadable(path: Openable) -> str | None:
     Reads a JPEG to its end, but at an eighth of the size, in a third of the time.
     """
     try:
-        with _opened(path) as image:
+        with opened(path) as image:
             _check(image)
             image.draft("L", (1, 1))
             image.load()

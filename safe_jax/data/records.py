@@ -158,6 +158,24 @@ def complete(parts: dict[str, list[Record]], where: object) -> Splits:
     return drawn
 
 
+def hold_out_val(records: Sequence[Record]) -> tuple[list[Record], list[Record]]:
+    """Draws 20 % of each class's images to validate with, at least one; gives train and val.
+
+    The draw is always the same. A class with a single image trains only.
+    """
+    by_label: dict[int, list[Record]] = {}
+    for record in records:
+        by_label.setdefault(record.label, []).append(record)
+    rng = random.Random(0)
+    train, val = [], []
+    for _, items in sorted(by_label.items()):
+        shuffled = rng.sample(items, len(items))
+        n_val = max(1, round(VAL_PART * len(items))) if len(items) > 1 else 0
+        val += sorted(shuffled[:n_val])
+        train += sorted(shuffled[n_val:])
+    return train, val
+
+
 def check_files(files: Sequence[images.Openable], workers: int) -> None:
     """Raises `InputError` naming every file that is missing or cannot be decoded."""
     of_this_host = files[hosts.index() :: hosts.count()]

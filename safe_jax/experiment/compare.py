@@ -1,10 +1,11 @@
 """Each method on each trial: tuned, chosen, and made into a row."""
 
+import dataclasses
 import functools
 import hashlib
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -101,6 +102,13 @@ def _outcome(trial: Trial, name, settings, candidates: Sequence[Tuned], seconds)
         losses=tuned.epoch_losses,
         seconds=seconds + sum(one.seconds for one in candidates) + time.perf_counter() - began,
     )
+
+
+def set_point(trial: Trial, name: str, point: Mapping[str, float]) -> None:
+    """Has a tuned method's classifier stand at another point of its grid."""
+    outcome = trial.outcomes[name]
+    classifier = dataclasses.replace(outcome.classifier, point=point)
+    trial.outcomes[name] = dataclasses.replace(outcome, classifier=classifier)
 
 
 def row(trial: Trial, name: str) -> tuple[Row, dict[str, float]]:

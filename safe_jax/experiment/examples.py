@@ -8,15 +8,14 @@ import hashlib
 import io
 import random
 from collections.abc import Iterable, Sequence
-from functools import partial
 from typing import Any
 
-import jax
 import numpy as np
 import PIL.Image
 from flax import nnx
 
 from safe_jax.bank.view import View
+from safe_jax.classifier import pools
 from safe_jax.data import images
 from safe_jax.data.datasets import Dataset
 from safe_jax.data.records import Record
@@ -43,13 +42,13 @@ def of_blend(trial: Trial, outcome: Outcome) -> dict[str, Any]:
     shared, classifier = trial.shared, outcome.classifier
     data, size = shared.data, shared.model.image_size
     method: Any = classifier.method
-    pools = {
+    both = {
         "original": nnx.to_pure_dict(nnx.state(shared.model.attnpool)),
         "tuned": classifier.params["attnpool"],
     }
 
     def maps(view: View) -> dict[str, np.ndarray]:
-        return attention(method.graphdef, pools, shared.reader.batches(view))
+        return attention(method.graphdef, both, shared.reader.batches(view))
 
     drawn = draw(trial.subset.eval)
     view = trial.dense("eval", drawn)
@@ -72,24 +71,19 @@ def of_blend(trial: Trial, outcome: Outcome) -> dict[str, Any]:
 
 
 def attention(
-    graphdef: nnx.GraphDef, pools: dict[str, Any], batches: Iterable[Batch]
+    graphdef: nnx.GraphDef, by_name: dict[str, Any], batches: Iterable[Batch]
 ) -> dict[str, np.ndarray]:
-    """Where each of `pools` looks, `(n, h, w)`: the mean over heads, summing to 1 over cells."""
+    """Where each pool looks, `(n, h, w)`: the mean over heads, summing to 1 over cells."""
     parts = [
-        (devices.fetch(batch["mask_b"]) > 0, _attention(graphdef, pools, batch["dense_bhwc"]))
+        (
+            devices.fetch(batch["mask_b"]) > 0,
+            pools.attention(graphdef, by_name, batch["dense_bhwc"]),
+        )
         for batch in batches
     ]
     return {
         name: np.concatenate([devices.fetch(maps[name])[counts_b] for counts_b, maps in parts])
-        for name in pools
-    }
-
-
-@partial(jax.jit, static_argnames="graphdef")
-def _attention(graphdef, pools, dense_bhwc):
-    return {
-        name: nnx.merge(graphdef, params).attention(dense_bhwc).mean(-1)
-        for name, params in pools.items()
+        for name in by_name
     }
 
 

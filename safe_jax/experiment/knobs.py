@@ -85,6 +85,9 @@ class Config(DataSettings, BankSettings, SafeSettings, Recipe):
     )
     eval_batch_size: Positive = knob(256, "images of a batch in evaluation")
     checkpoint_every: Positive = knob(500, "steps between checkpoints")
+    save_classifiers: bool = knob(
+        False, "keep what is tuned: a folder for `safe-jax predict` in WORKDIR/classifiers"
+    )
     population: Positive = knob(
         1,
         "tunings in one compiled program, all in the memory of the devices; for accelerators: "
@@ -120,7 +123,8 @@ class Config(DataSettings, BankSettings, SafeSettings, Recipe):
 # seed, and the digest of the images. The prompts are hashed themselves, wherever they come from.
 _NOT_HASHED = {
     "data_root", "prompts_file", "weights", "cache_dir", "workers", "trunk_batch_size",
-    "eval_batch_size", "checkpoint_every", "population", "shots", "seeds", "methods",
+    "eval_batch_size", "checkpoint_every", "population", "save_classifiers", "shots",
+    "seeds", "methods",
 }  # fmt: skip
 
 

@@ -1,50 +1,27 @@
 """One run, top to bottom: data, features, tune, choose, evaluate, rows."""
 
 import collections
-import hashlib
-import json
 import logging
 import pathlib
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import Any
 
 import jax
-import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from safe_jax import clip
-from safe_jax.bank import store
-from safe_jax.bank.store import BankSpec
 from safe_jax.clip import weights
 from safe_jax.data import datasets, few_shot
-from safe_jax.data.datasets import Dataset, Transfer
-from safe_jax.data.records import Record, check_files
-from safe_jax.experiment import compare, knobs, transfer
+from safe_jax.data.datasets import Dataset
+from safe_jax.experiment import compare, keep, knobs, prepare, transfer
 from safe_jax.experiment.knobs import Config
-from safe_jax.experiment.results import Results, Row, RowKey
+from safe_jax.experiment.prepare import Described
+from safe_jax.experiment.results import Results, Row
 from safe_jax.experiment.trial import Shared, Subset, Trial
-from safe_jax.methods.text_head import TextHead
-from safe_jax.methods.text_rows import text_rows
-from safe_jax.runtime import devices, hosts, paths
+from safe_jax.runtime import hosts, paths
 from safe_jax.runtime.errors import InputError
 
 log = logging.getLogger(__name__)
-
-
-class Described(NamedTuple):
-    """What is to be run on a data set: its listing, its transfers and its subsets."""
-
-    config: Config
-    data: Dataset
-    transfers: Mapping[str, Transfer]
-    subsets: list[Subset]
-
-
-class ImagesOfUse(NamedTuple):
-    """The images for a use (`train`, `val`, `eval`, or a transfer), and the bank they belong in."""
-
-    spec: BankSpec
-    records: Sequence[Record]
 
 
 def run(config: ConfigDict, workdir: Any) -> list[Row]:
@@ -57,6 +34,8 @@ def run(config: ConfigDict, workdir: Any) -> list[Row]:
     workdir = paths.absolute(paths.parse(workdir))  # Orbax takes no relative paths
     hosts.check_shared(workdir)
     checked = knobs.read(config)
+    if checked.save_classifiers and paths.is_remote(workdir):
+        raise InputError(f"config.save_classifiers: --workdir={workdir} is not on a disk")
     if checked.protocol == "tip_adapter":
         log.info("config.protocol=tip_adapter: all validation images choose, and seed 1 is used")
     names = datasets.names(checked)
@@ -118,24 +97,21 @@ def _run(described: Described, workdir: pathlib.Path) -> list[Row]:
     config, data, transfers, subsets = described
     directory = paths.parse(clip.locate(config.weights, config.cache_dir))
     digest = weights.read_metadata(directory).digest
-    uses = _uses(described, digest)
+    uses = prepare.uses(described, digest)
     config_hash = knobs.experiment_hash(config, data, digest)
-    weights_name = f"{directory.name}@{digest[:12]}"
     with Results(
         workdir / "results.jsonl",
         dataset=data.name,
         config_hash=config_hash,
-        weights=weights_name,
+        weights=weights.name(directory, digest),
         split=config.eval_split,
         protocol=config.protocol,
     ) as results:
         if hosts.is_first():
             knobs.write_config(workdir / "configs" / f"{config_hash}.json", config)
-        model, head, mesh, banks = _prepare(described, uses, directory)
-        shared = Shared(
-            config, config_hash, weights_name, data, transfers, banks, model, head, mesh, workdir
-        )
-        keyed = list(zip(subsets, _keys(subsets, uses), strict=True))
+        prepared = prepare.prepare(described, uses, directory)
+        shared = Shared(config, config_hash, directory, data, transfers, workdir, *prepared)
+        keyed = list(zip(subsets, prepare.keys(subsets, uses), strict=True))
         rows = []
         for group in _groups(keyed, config):
             trials = [
@@ -152,8 +128,11 @@ def _rows_of(trials: Sequence[Trial], results: Results) -> list[Row]:
     knobs_of = {method: knobs.method_knobs(config, method) for method in config.methods}
     for method in config.methods:
         missing = [t for t in trials if not results.find(method, t.key, knobs_of[method])]
-        if missing:
+        unsaved = keep.unsaved(trials, method) if config.save_classifiers else []
+        if missing or unsaved:
             compare.tune(trials, method)
+        for trial in unsaved:  # before its row: where there is a row there is a classifier
+            keep.save(trial, method)
         for trial in missing:
             results.add_all(*compare.row(trial, method))
     for trial in trials if hosts.is_first() else ():
@@ -176,71 +155,3 @@ def _groups(keyed, config):
     candidates = len(config.learning_rates or (0,)) * len(config.weight_decays or (0,))
     size = -(-config.population // candidates)
     return [keyed[start : start + size] for start in range(0, len(keyed), size)]
-
-
-def _uses(described: Described, digest: str) -> dict[str, ImagesOfUse]:
-    """A bank for each use, shared by all subsets: the trunk sees every image once."""
-    config, data, transfers, subsets = described
-    uses = {}
-    for use in ("train", "val", "eval"):
-        records = sorted({record for subset in subsets for record in subset.records(use)})
-        views = config.views if use == "train" else 1
-        names = [record.path for record in records]
-        spec = store.bank_spec(config, digest, data.image_dir, names, views)
-        uses[use] = ImagesOfUse(spec, records)
-    for target in transfers.values():
-        names = [record.path for record in target.records]
-        spec = store.bank_spec(config, digest, target.image_dir, names, views=1)
-        uses[target.name] = ImagesOfUse(spec, target.records)
-    return uses
-
-
-def _keys(subsets: Sequence[Subset], uses: Mapping[str, ImagesOfUse]) -> list[RowKey]:
-    """Shots, seed, and a digest of a subset's images as they are on the disk."""
-    stamps = {
-        use: {name: (name, *stamp) for name, *stamp in of_use.spec.contents.images}
-        for use, of_use in uses.items()
-    }
-    keys = []
-    for subset in subsets:
-        parts = [
-            # The images of a transfer are the same for every subset.
-            subset.records(use) if use in ("train", "val", "eval") else of_use.records
-            for use, of_use in uses.items()
-        ]
-        used = [
-            [stamps[use][record.path] for record in part]
-            for use, part in zip(uses, parts, strict=True)
-        ]
-        sha = hashlib.sha256(json.dumps(used).encode())
-        keys.append(RowKey(subset.shots, subset.seed, sha.hexdigest()[:12]))
-    return keys
-
-
-def _prepare(described: Described, uses: Mapping[str, ImagesOfUse], directory):
-    """Checks the files that will be read, loads the model, and obtains the banks."""
-    config, data = described.config, described.data
-    mesh = devices.make_mesh()
-    log.info(
-        "%s: %d classes; %d train, %d val and %d test images; weights %s; %d x %s",
-        data.name, len(data.classnames), *map(len, data.splits), directory,
-        mesh.size, mesh.devices.flat[0].device_kind,
-    )  # fmt: skip
-    online = config.features == "online"
-    specs = {
-        use: of_use.spec
-        for use, of_use in uses.items()
-        if of_use.records and not (online and use == "train")
-    }
-    unread = {
-        file
-        for use, of_use in uses.items()
-        if use not in specs or not of_use.spec.done
-        for file in of_use.spec.files
-    }
-    check_files(sorted(unread, key=str), config.workers)
-    model = clip.load(directory, jnp.dtype(config.dtype), devices.replicated(mesh))
-    head = TextHead.of(model, text_rows(model, data.prompts))
-    store.check_space(list(specs.values()), model.config)
-    banks = {use: store.load_or_extract(spec, model, mesh, config) for use, spec in specs.items()}
-    return model, head, mesh, banks

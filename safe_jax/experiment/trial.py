@@ -3,25 +3,28 @@
 import dataclasses
 import functools
 import pathlib
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 import jax
+import jax.numpy as jnp
 import numpy as np
-from flax import nnx
 
 from safe_jax import clip
 from safe_jax.bank.fresh_crops import FreshCrops
 from safe_jax.bank.view import View
 from safe_jax.classifier.classifier import Classifier, Origin
 from safe_jax.classifier.evaluate import Reader
-from safe_jax.clip.attention_pool import AttentionPool
+from safe_jax.classifier.pools import Pools
+from safe_jax.clip import weights as clip_weights
+from safe_jax.clip.model import ImageTower
 from safe_jax.data.datasets import Dataset, Transfer
 from safe_jax.data.records import Record
 from safe_jax.experiment.knobs import Config
 from safe_jax.experiment.results import Candidate, RowKey
 from safe_jax.methods.contract import Grid, Method, Recipe, Setting
 from safe_jax.methods.text_head import TextHead
+from safe_jax.runtime import devices
+from safe_jax.runtime.paths import Path
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,14 +36,37 @@ class Shared:
 
     config: Config
     config_hash: str
-    weights: str
+    weights_dir: Path
     data: Dataset
     transfers: Mapping[str, Transfer]
-    banks: Mapping[str, View]
+    workdir: pathlib.Path
     model: clip.CLIP
     head: TextHead
     mesh: jax.sharding.Mesh
-    workdir: pathlib.Path
+    banks: Mapping[str, View]
+
+    @functools.cached_property
+    def metadata(self) -> clip_weights.Metadata:
+        """What is known of the weights beside their arrays."""
+        return clip_weights.read_metadata(self.weights_dir)
+
+    @property
+    def weights(self) -> str:
+        """Name and digest of the pre-trained model, as rows have them."""
+        return clip_weights.name(self.weights_dir, self.metadata.digest)
+
+    @functools.cached_property
+    def state(self) -> dict[str, np.ndarray]:
+        """The pre-trained model's state dict, in the precision of its checkpoint."""
+        leaves = {path: devices.fetch(x) for path, x in clip_weights.flatten(self.model).items()}
+        return clip_weights.to_torch(leaves, self.metadata)
+
+    @functools.cached_property
+    def tower(self) -> ImageTower:
+        """The model without its text tower."""
+        return clip_weights.from_state(
+            self.state, self.metadata.clip, jnp.dtype(self.config.dtype), ImageTower
+        )
 
     @property
     def reader(self) -> Reader:
@@ -145,28 +171,13 @@ class Trial:
         return dataclasses.replace(view, among_k=among_k)
 
     def _with_arrays(self, method, dense, use):
-        functions: dict[str, Callable] = {}
-        owner = ""  # of the pool, where it is a tuned one
-        if "unprojected_bc" in method.takes:
-            graphdef, pool = nnx.split(self.shared.model.attnpool)
-            functions["unprojected_bc"] = _pool_function(graphdef, pool, AttentionPool.unprojected)
+        tuned, owner = None, ""  # of the pool, where it is a tuned one
         if "tuned_bd" in method.takes:
-            earlier: Any = self.outcomes[method.after[0]].classifier
+            tuned = self.outcomes[method.after[0]].classifier.params["attnpool"]
             owner = f"{self.key} "
-            functions["tuned_bd"] = _pool_function(
-                earlier.method.graphdef, earlier.params["attnpool"], AttentionPool.__call__
-            )
+        functions = Pools.of(self.shared.model, tuned).functions(method.takes)
         if not functions:
             return dense.only(method.takes)
         key = owner + " ".join(functions)
         reader = self.shared.reader
         return dense.compute(key, functions, reader.batch_size, reader.mesh).only(method.takes)
-
-
-def _pool_function(graphdef, params, function):
-    return functools.partial(_apply_pool, graphdef, params, function=function)
-
-
-@functools.partial(jax.jit, static_argnames=("graphdef", "function"))
-def _apply_pool(graphdef, params, dense_bhwc, *, function):
-    return function(nnx.merge(graphdef, params), dense_bhwc)

@@ -34,6 +34,7 @@ class ClipAdapter(Base):
     label = "CLIP-Adapter"
     knobs = ClipAdapterKnobs
     settings = ClipAdapterKnobs
+    open_classes = True
 
     ratio: float
 

@@ -153,6 +153,10 @@ class Method(Protocol):
     """Whether anything is tuned."""
     needs_bank: ClassVar[bool]
     """Whether it reads stored features of the training images."""
+    context: ClassVar[Any]
+    """What its context is: a named tuple of arrays and of named tuples; None for a lone array."""
+    open_classes: ClassVar[bool]
+    """Whether a class is nothing but its row of text, so that other classes can be asked for."""
     blends: ClassVar[bool]
     """Whether alpha leads from the original pool to a tuned one, `params["attnpool"]`."""
 
@@ -190,6 +194,8 @@ class Base:
     after: ClassVar[tuple[str, ...]] = ()
     tunes: ClassVar[bool] = True
     needs_bank: ClassVar[bool] = True
+    context: ClassVar[Any] = TextHead
+    open_classes: ClassVar[bool] = False
     blends: ClassVar[bool] = False
 
     @classmethod

@@ -22,6 +22,7 @@ class LinearProbe(Base):
 
     label = "linear probe"
     knobs = LinearProbeKnobs
+    context = None
 
     @classmethod
     def start(cls, setting: Setting, settings: Any) -> Start:

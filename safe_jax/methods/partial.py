@@ -27,6 +27,7 @@ class Partial(Base):
     knobs = PartialKnobs
     takes = ("dense_bhwc", "original_bd")
     needs_bank = False
+    context = None
 
     graphdef: "nnx.GraphDef"
 

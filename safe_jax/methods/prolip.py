@@ -44,6 +44,8 @@ class ProLIP(Base):
     knobs = ProLIPKnobs
     settings = ProLIPKnobs
     takes = ("unprojected_bc",)
+    context = Held
+    open_classes = True
 
     @classmethod
     def start(cls, setting: Setting, settings: ProLIPKnobs) -> Start:

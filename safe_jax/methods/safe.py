@@ -82,6 +82,7 @@ class Safe(Base):
     takes = ("dense_bhwc", "original_bd")
     needs_bank = False
     blends = True
+    open_classes = True
 
     graphdef: "nnx.GraphDef"
     blend: str

@@ -11,7 +11,7 @@ Axes: see `cache.py`; v views.
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from safe_jax.methods.cache import (
     CacheHead,
@@ -49,6 +49,7 @@ class SafeA(Base):
     takes = ("tuned_bd", "original_bd")
     after: ClassVar[tuple[str, ...]] = ("safe",)
     tunes: ClassVar[bool] = False
+    context: ClassVar[Any] = CacheHead
 
     blend: str
     b: float

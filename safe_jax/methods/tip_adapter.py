@@ -5,7 +5,7 @@ Axes: see `cache.py`; v views.
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from safe_jax.methods.cache import (
     CacheHead,
@@ -31,6 +31,7 @@ class TipAdapter(Base):
     knobs: ClassVar[type[Knobs]] = CacheKnobs
     settings = CacheSettings
     tunes: ClassVar[bool] = False
+    context: ClassVar[Any] = CacheHead
 
     b: float
     a: float

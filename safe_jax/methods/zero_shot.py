@@ -18,6 +18,7 @@ class ZeroShot(Base):
     label = "zero-shot"
     tunes = False
     needs_bank = False
+    open_classes = True
 
     @classmethod
     def start(cls, setting: Setting, settings: Any) -> Start:

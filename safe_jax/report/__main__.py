@@ -8,11 +8,12 @@ from safe_jax.runtime import paths
 from safe_jax.runtime.errors import InputError
 
 
-def main(argv: list[str] | None = None) -> int:
+def main(argv: list[str] | None = None, prog: str = "python -m safe_jax.report") -> int:
     """Writes the page that the arguments ask for; returns the exit code."""
     parser = argparse.ArgumentParser(
-        prog="python -m safe_jax.report",
+        prog=prog,
         description="Makes the HTML report of a run anew, or compares several runs in one.",
+        epilog=f"example: {prog} runs/caltech101-RN50",
     )
     parser.add_argument("directories", metavar="DIR", nargs="+", help="the --workdir of a run")
     parser.add_argument(

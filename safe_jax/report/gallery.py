@@ -120,12 +120,16 @@ def _picture(content: bytes | None) -> tuple[str | None, int, int]:
     return _data_uri(image, "jpeg", quality=85), *image.size
 
 
-def _heat(map_hw: np.ndarray) -> str:
-    """Colours for attention from 0 to 1, as data URI: the more, the brighter and denser."""
+def heat_image(map_hw: np.ndarray) -> PIL.Image.Image:
+    """Colours for attention from 0 to 1, a pixel a cell: the more, the brighter and denser."""
     pixels_hwc = _HEAT(map_hw)
     pixels_hwc[..., 3] = 0.5 + 0.3 * map_hw
-    image = PIL.Image.fromarray((255 * pixels_hwc).round().astype(np.uint8))
-    return _data_uri(image.resize((64, 64), PIL.Image.Resampling.BICUBIC), "png")
+    return PIL.Image.fromarray((255 * pixels_hwc).round().astype(np.uint8))
+
+
+def _heat(map_hw: np.ndarray) -> str:
+    """The same as data URI."""
+    return _data_uri(heat_image(map_hw).resize((64, 64), PIL.Image.Resampling.BICUBIC), "png")
 
 
 def _data_uri(image: PIL.Image.Image, kind: str, **options: Any) -> str:

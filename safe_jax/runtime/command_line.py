@@ -1,5 +1,6 @@
-"""Parses configs on the command line; a mistake gets one line."""
+"""Parses configs on the command line, where a mistake gets one line; and logs to standard error."""
 
+import logging
 import re
 import sys
 
@@ -35,3 +36,13 @@ def parse(argv: list[str], values: flags.FlagValues = flags.FLAGS) -> list[str]:
             error = error.__context__
         sys.exit(f"error: {' '.join(str(error).split())}")
     return rest
+
+
+def log_to_stderr(prefix: str, level: int) -> None:
+    """Has the package's log lines from `level` on printed, each with the time and a prefix."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter(f"%(asctime)s {prefix}%(message)s", "%H:%M:%S"))
+    logger = logging.getLogger("safe_jax")
+    logger.addHandler(handler)
+    logger.setLevel(level)
+    logger.propagate = False

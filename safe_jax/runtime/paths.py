@@ -14,7 +14,7 @@ import secrets
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, TypeVar
+from typing import Any, BinaryIO, TypeVar
 
 # Otherwise etils would import TensorFlow to read a bucket, if it is installed.
 os.environ.setdefault("EPATH_USE_TF", "false")
@@ -115,17 +115,23 @@ def _stamp(file: Any) -> tuple[int | None, int | None]:
     return stat.st_size, stat.st_mtime_ns
 
 
-def write(file: Path, content: bytes, durable: bool = True) -> None:
-    """Writes a file whole or not at all; `durable` files also survive a power failure."""
+def write(file: Path, content: bytes | BinaryIO, durable: bool = True) -> None:
+    """Writes a file whole or not at all; `durable` files also survive a power failure.
+
+    The content may be an open file, which is read from where it stands.
+    """
     if not isinstance(file, pathlib.Path):  # an object appears once its upload is complete
-        file.write_bytes(content)
+        file.write_bytes(content if isinstance(content, bytes) else content.read())
         return
     temporary = _temporary(file)
     # Mode x fails if anything is there, even a link; what is there must then not be removed.
     opened = open(temporary, "xb")  # noqa: SIM115
     try:
         with opened:
-            opened.write(content)
+            if isinstance(content, bytes):
+                opened.write(content)
+            else:
+                shutil.copyfileobj(content, opened)
             if durable:
                 opened.flush()
                 os.fsync(opened.fileno())
@@ -133,6 +139,15 @@ def write(file: Path, content: bytes, durable: bool = True) -> None:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def check_writable(folder: pathlib.Path) -> None:
+    """Raises `InputError` where a folder, or the nearest one that exists above it, is read-only."""
+    existing = folder.absolute()
+    while not existing.exists():
+        existing = existing.parent
+    if not existing.is_dir() or not os.access(existing, os.W_OK):
+        raise InputError(f"{folder}: {existing} is no folder that can be written to")
 
 
 @contextlib.contextmanager

@@ -108,6 +108,7 @@ DEFAULTS = {
     "eval_batch_size": 256,
     "checkpoint_every": 500,
     "population": 1,
+    "save_classifiers": False,
 }
 
 
@@ -334,6 +335,7 @@ HASHES = {
             **{"tip_adapter.a_steps": 3, "prolip.epochs": 7}, methods=("prolip",), shots=(3,),
             seeds=(7,), workers=3, data_root="elsewhere", weights="small", cache_dir="x",
             population=4, trunk_batch_size=1, eval_batch_size=2, checkpoint_every=3,
+            save_classifiers=True,
         ),
     ),
     "digits": ("2e4643a27e96", digits.get_config()),

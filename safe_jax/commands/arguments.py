@@ -1,0 +1,71 @@
+"""What several commands have in common: their parsers, logging, the cache of compiled programs."""
+
+import argparse
+import logging
+import pathlib
+
+from safe_jax.runtime import command_line, paths
+from safe_jax.runtime.errors import InputError
+
+
+def parser(name: str, description: str, example: str) -> argparse.ArgumentParser:
+    """A parser whose `--help` ends with an example."""
+    return argparse.ArgumentParser(
+        prog=f"safe-jax {name}",
+        description=description,
+        epilog=f"example:\n{example}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+
+
+def add_cache(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--cache-dir", metavar="DIR", default="~/.cache/safe_jax",
+        help="downloads, banks, compiled programs (default: %(default)s)",
+    )  # fmt: skip
+
+
+def add_workers(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--workers", type=at_least_one, metavar="N", default=0,
+        help="threads that decode images (default: one for each core)",
+    )  # fmt: skip
+
+
+def at_least_one(text: str) -> int:
+    """A whole number above 0, for `argparse`."""
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"at least 1 is expected, not {number}")
+    return number
+
+
+def fraction(text: str) -> float:
+    """A number from 0 to 1, for `argparse`."""
+    number = float(text)
+    if not 0 <= number <= 1:
+        raise argparse.ArgumentTypeError(f"a number from 0 to 1 is expected, not {text}")
+    return number
+
+
+def begin(cache_dir: str) -> None:
+    """Logs to standard error, and keeps compiled programs in the cache."""
+    command_line.log_to_stderr("", logging.INFO)
+    from safe_jax.runtime import compiled
+
+    compiled.keep_in(paths.cache(cache_dir) / "compiled")
+
+
+def output_file(given: str, suffixes: tuple[str, ...]) -> pathlib.Path:
+    """The file that an argument names, and whose folder is made.
+
+    Raises `InputError` for another suffix, and where nothing can be written: before any work.
+    """
+    file = pathlib.Path(given).expanduser()
+    if file.suffix.lower() not in suffixes:
+        raise InputError(f"{given}: a file name with {' or '.join(suffixes)} is expected")
+    if file.is_dir():
+        raise InputError(f"{given} is a folder; a file name is expected")
+    file.parent.mkdir(parents=True, exist_ok=True)
+    paths.check_writable(file.parent)
+    return file

@@ -1,0 +1,263 @@
+"""Labelled images as a user has them: a folder, a CSV file, a split file, or Python lists.
+
+What is read here is not divided any further: whoever fits a classifier draws validation images, and
+whoever evaluates one takes the images that were set aside for it.
+"""
+
+import collections
+import concurrent.futures
+import csv
+import hashlib
+import io
+import logging
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import PIL.Image
+import tqdm
+
+from safe_jax.data import datasets, folders, images
+from safe_jax.data.records import Record, read_split_file
+from safe_jax.runtime import paths
+from safe_jax.runtime.errors import InputError, listing
+from safe_jax.runtime.paths import Path
+
+log = logging.getLogger(__name__)
+
+_DIGITS = 32  # of a digest, in hexadecimal
+
+
+class Photos(NamedTuple):
+    """Labelled images, in `train` alone or also in `val` and `test`, as they were divided.
+
+    `image_dir / record.path` opens an image; `classes` are names by label.
+    """
+
+    name: str
+    image_dir: Any
+    parts: dict[str, list[Record]]
+    classes: list[str]
+
+    @property
+    def records(self) -> list[Record]:
+        return [record for part in self.parts.values() for record in part]
+
+
+class Sources:
+    """Images by name in place of a folder, wherever each of them is: in a file or in memory."""
+
+    def __init__(self, by_name: Mapping[str, images.Openable]):
+        self._by_name = by_name
+
+    def __truediv__(self, name: str) -> images.Openable:
+        return self._by_name[name]
+
+    def resolve(self) -> "Sources":
+        return self
+
+    def __str__(self) -> str:
+        return "images of a Python program"
+
+
+def read(photos: Path, image_dir: Path | None = None) -> Photos:
+    """The labelled images that `photos` names.
+
+    Args:
+        photos: a folder with a folder for each class, or such folders in `train`, `val` and `test`;
+            a CSV file with the columns `path` and `label`, and perhaps `split`; or a split file.
+        image_dir: what the paths of a file are under; by default the file's folder.
+
+    Raises `InputError` for whatever cannot be read so.
+    """
+    if photos.is_dir():
+        if image_dir:
+            raise InputError(f"--image-dir is for lists; {photos} is itself a folder of images")
+        parts, classes = folders.read_parts(photos)
+        return Photos(paths.absolute(photos).name, photos, parts, classes)
+    if not photos.is_file():
+        raise InputError(
+            f"{photos}: no such file or folder; expected is a folder with a folder for each class, "
+            "a CSV file (path,label) or a split file (.json)"
+        )
+    image_dir = image_dir or photos.parent
+    if not image_dir.is_dir():
+        raise InputError(f"--image-dir={image_dir}: no such folder")
+    if photos.suffix.lower() == ".json":
+        splits, _ = read_split_file(photos)
+        parts = {name: part for name, part in splits._asdict().items() if part}
+        return Photos(photos.stem, image_dir, parts, datasets.classnames_of(splits, photos))
+    if photos.suffix.lower() != ".csv":
+        raise InputError(f"{photos}: a folder, a .csv or a .json file is expected")
+    return _read_csv(photos, image_dir)
+
+
+def _read_csv(file: Path, image_dir: Path) -> Photos:
+    try:
+        text = file.read_bytes().decode("utf-8-sig")  # Windows editors write a byte-order mark
+    except UnicodeDecodeError as error:
+        raise InputError(f"{file}: UTF-8 is expected ({error.reason} at {error.start})") from None
+    table = csv.DictReader(io.StringIO(text, newline=""), strict=True)
+    try:
+        columns, lines = table.fieldnames or [], [(table.line_num, line) for line in table]
+    except csv.Error as error:
+        raise InputError(f"{file}, line {table.line_num}: {error}") from None
+    if absent := [name for name in ("path", "label") if name not in columns]:
+        raise InputError(
+            f"{file}: its first line must name the columns path and label (and may name others); "
+            f"missing: {', '.join(absent)}"
+        )
+    named: list[tuple[str, str, str]] = []
+    for number, line in lines:
+        path, label = (line["path"] or "").strip(), (line["label"] or "").strip()
+        split = (line.get("split") or "train").strip()
+        if not path or not label:
+            empty = "label" if path else "path"
+            raise InputError(f"{file}, line {number}: the {empty} is empty")
+        if split not in ("train", "val", "test"):
+            raise InputError(f"{file}, line {number}: split={split}: train, val or test expected")
+        named.append((path, label, split))
+    if not named:
+        raise InputError(f"{file} lists no image")
+    twice = [path for path, n in collections.Counter(path for path, *_ in named).items() if n > 1]
+    if twice:
+        raise InputError(f"{file} lists {len(twice)} images more than once:" + listing(twice))
+    classes = sorted({label for _, label, _ in named}, key=folders.natural)
+    number_of = {name: number for number, name in enumerate(classes)}
+    parts: dict[str, list[Record]] = {}
+    for path, label, split in named:
+        parts.setdefault(split, []).append(Record(path, number_of[label], label))
+    return Photos(file.stem, image_dir, parts, classes)
+
+
+def of_lists(sources: Iterable[Any], labels: Iterable[Any]) -> Photos:
+    """Images and their class names: paths, Pillow images or uint8 arrays, one label for each.
+
+    An image that is there twice with the same label counts once. Raises `InputError` where images
+    and labels do not fit together, or are of other types.
+    """
+    named = [as_source(source) for source in sources]
+    texts = [_as_name(label) for label in labels]
+    if len(named) != len(texts):
+        raise InputError(f"a label for each image is expected: {len(named)} and {len(texts)}")
+    classes = sorted(set(texts))
+    number_of = {name: number for number, name in enumerate(classes)}
+    records: dict[str, Record] = {}
+    for (name, _), text in zip(named, texts, strict=True):
+        record = records.setdefault(name, Record(name, number_of[text], text))
+        if record.classname != text:
+            raise InputError(f"{name} is labelled both {record.classname!r} and {text!r}")
+    return Photos("photos", Sources(dict(named)), {"train": list(records.values())}, classes)
+
+
+def _as_name(label: Any) -> str:
+    if not isinstance(label, str) or not label.strip():
+        raise InputError(f"label {label!r}: a class name is expected, as prompts are made of it")
+    return str(label)
+
+
+def as_source(image: Any) -> tuple[str, images.Openable]:
+    """An image's name, and what opens it: of a path, a Pillow image or a uint8 array.
+
+    The name of an image in memory is a digest of its pixels. Raises `InputError` for other things.
+    """
+    if isinstance(image, str | os.PathLike):
+        path = paths.absolute(paths.parse(os.fspath(image)))
+        return str(path), path
+    if isinstance(image, np.ndarray):
+        if image.dtype != np.uint8 or image.ndim not in (2, 3) or image.shape[2:] not in (
+            (), (3,), (4,),
+        ):  # fmt: skip
+            raise InputError(
+                f"an array of {image.dtype} {image.shape}: uint8 is expected, (height, width), "
+                "(height, width, 3) or (height, width, 4)"
+            )
+        image = PIL.Image.fromarray(np.ascontiguousarray(image))
+    if not isinstance(image, PIL.Image.Image):
+        raise InputError(
+            f"{type(image).__name__}: an image is expected as a path, a Pillow image or an array"
+        )
+    sha = hashlib.sha256(f"{image.mode} {image.size}".encode())
+    sha.update(image.tobytes())
+    name = f"memory/{sha.hexdigest()[:_DIGITS]}"
+    return name, images.InMemory(image, name)
+
+
+class Examined(NamedTuple):
+    """Images that can be used, a digest of each by its path, and why others cannot be used."""
+
+    photos: Photos
+    digests: dict[str, str]
+    unusable: list[tuple[str, str]]
+
+
+def examine(photos: Photos, workers: int) -> Examined:
+    """Reads every image once: can it be decoded, and what is the digest of its bytes?"""
+    records = photos.records
+    with concurrent.futures.ThreadPoolExecutor(workers) as pool:
+        found = pool.map(lambda record: _examine(photos.image_dir / record.path), records)
+        bar = tqdm.tqdm(found, "reading", len(records), unit=" images", delay=2)
+        looked_at = dict(zip((record.path for record in records), bar, strict=True))
+    unusable = [(path, reason) for path, (reason, _) in looked_at.items() if reason]
+    parts = {
+        name: [record for record in part if not looked_at[record.path][0]]
+        for name, part in photos.parts.items()
+    }
+    digests = {path: digest for path, (reason, digest) in looked_at.items() if not reason}
+    return Examined(photos._replace(parts=parts), digests, unusable)
+
+
+def _examine(source: images.Openable) -> tuple[str | None, str]:
+    """Why an image cannot be used, or None; and the digest of its bytes."""
+    if isinstance(source, images.InMemory):
+        return images.why_unreadable(source), source.name.rpartition("/")[2]
+    try:
+        return images.why_unreadable(source), digest(source)
+    except FileNotFoundError:
+        return "missing", ""
+    except OSError as error:
+        return error.strerror or str(error), ""
+
+
+def digest(source: images.Openable) -> str:
+    """Identifies an image by the bytes of its file, wherever that is."""
+    if isinstance(source, images.InMemory):
+        return source.name.rpartition("/")[2]
+    with source.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:_DIGITS]
+
+
+def without_copies(photos: Photos, digests: Mapping[str, str]) -> Photos:
+    """The same with every picture on one side: copies of train images leave val, with a warning.
+
+    Copies have the same bytes. Raises `InputError` for copies with different labels.
+    """
+    labels: dict[str, Record] = {}
+    for record in photos.records:
+        first = labels.setdefault(digests[record.path], record)
+        if first.classname != record.classname:
+            raise InputError(
+                f"{first.path} and {record.path} are the same picture, labelled "
+                f"{first.classname!r} and {record.classname!r}: remove one"
+            )
+    parts = dict(photos.parts)
+    in_train = {digests[record.path] for record in parts["train"]}
+    val = parts.get("val", [])
+    kept = [record for record in val if digests[record.path] not in in_train]
+    if len(kept) < len(val):
+        log.warning(
+            "%d of %d validation images are copies of training images (same bytes): they train, "
+            "and are left out of validation",
+            len(val) - len(kept), len(val),
+        )  # fmt: skip
+        parts["val"] = kept
+    return photos._replace(parts=parts)
+
+
+def to_evaluate(photos: Photos) -> tuple[str, Sequence[Record]]:
+    """The images to evaluate on, and their name: `test` if there are any, else `val`, else all."""
+    for part in ("test", "val"):
+        if photos.parts.get(part):
+            return part, photos.parts[part]
+    return "all", photos.records
