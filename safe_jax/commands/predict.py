@@ -163,7 +163,7 @@ class _Pictures:
         paths.write(file, content.getvalue(), durable=False)
 
     def _file(self, name: str) -> pathlib.Path:
-        """A file that no other image of this command has: cat.png, cat-2.png and so on."""
+        """A file that no other image of this command has: cat.png.jpg, cat.png-2.jpg and so on."""
         wanted = self._folder / name
         for number in range(1, len(self._taken) + 2):
             ending = f"-{number}.jpg" if number > 1 else ".jpg"

@@ -75,8 +75,7 @@ def read(photos: Path, image_dir: Path | None = None) -> Photos:
         if image_dir:
             raise InputError(f"--image-dir is for lists; {photos} is itself a folder of images")
         parts, classes = folders.read_parts(photos)
-        name = paths.absolute(photos).name.encode("utf-8", "backslashreplace").decode()
-        return Photos(name, photos, parts, classes)
+        return Photos(_utf8(paths.absolute(photos).name), photos, parts, classes)
     if not photos.is_file():
         raise InputError(
             f"{photos}: no such file or folder; expected is a folder with a folder for each class, "
@@ -88,10 +87,15 @@ def read(photos: Path, image_dir: Path | None = None) -> Photos:
     if photos.suffix.lower() == ".json":
         splits, _ = read_split_file(photos)
         parts = {name: part for name, part in splits._asdict().items() if part}
-        return Photos(photos.stem, image_dir, parts, datasets.classnames_of(splits, photos))
+        return Photos(_utf8(photos.stem), image_dir, parts, datasets.classnames_of(splits, photos))
     if photos.suffix.lower() != ".csv":
         raise InputError(f"{photos}: a folder, a .csv or a .json file is expected")
     return _read_csv(photos, image_dir)
+
+
+def _utf8(name: str) -> str:
+    """A file's name without bytes that are no UTF-8: it is kept with the classifier."""
+    return name.encode("utf-8", "backslashreplace").decode()
 
 
 def _read_csv(file: Path, image_dir: Path) -> Photos:
@@ -138,7 +142,7 @@ def _read_csv(file: Path, image_dir: Path) -> Photos:
     parts: dict[str, list[Record]] = {}
     for path, label, split in named:
         parts.setdefault(split, []).append(Record(path, number_of[label], label))
-    return Photos(file.stem, image_dir, parts, classes)
+    return Photos(_utf8(file.stem), image_dir, parts, classes)
 
 
 def of_lists(sources: Iterable[Any], labels: Iterable[Any]) -> Photos:

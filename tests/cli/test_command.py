@@ -3,6 +3,7 @@
 import importlib.metadata
 import logging
 
+import jax
 import pytest
 
 from safe_jax.commands import COMMANDS
@@ -81,4 +82,17 @@ def test_a_mistake_of_the_package_keeps_its_traceback(monkeypatch):
     monkeypatch.setattr("safe_jax.commands.check.main", broken)
     with pytest.raises(ValueError, match="no user's mistake"):
         in_process.safe_jax("check")
-    assert logging.getLogger("safe_jax").propagate
+
+
+def test_compiled_programs_are_kept_unless_the_environment_says_where(bench, tmp_path, monkeypatch):
+    """In tests it does; nothing of a command stays behind in this process."""
+    kept = {}
+    monkeypatch.setattr(jax.config, "update", kept.__setitem__)
+    logger = logging.getLogger("safe_jax")
+    before = logger.handlers[:], logger.level, logger.propagate
+    assert bench.safe_jax("predict", tmp_path, "1.jpg").code == 1
+    assert kept == {}
+    assert (logger.handlers, logger.level, logger.propagate) == before
+    monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR")
+    bench.safe_jax("predict", tmp_path, "1.jpg", "--cache-dir", tmp_path)
+    assert kept["jax_compilation_cache_dir"] == str(tmp_path / "compiled")

@@ -1,6 +1,7 @@
 """`safe-jax fit`: what it makes, says and leaves out; what it refuses, and when."""
 
 import json
+import os
 import shutil
 
 import pytest
@@ -62,8 +63,9 @@ def awkward(bench, tmp_path_factory):
                 path = f"{name}-{number}-{copy}.jpg"
                 shutil.copy(file, root / path)
                 rows.append((path, name))
-    (root / "list.csv").write_text(lines_of(rows))
-    return root / "list.csv"
+    file = root / os.fsdecode(b"l\xefst.csv")  # a name in Latin-1
+    file.write_text(lines_of(rows))
+    return file
 
 
 @pytest.fixture(scope="module")
@@ -90,6 +92,7 @@ def test_a_class_of_one_image_trains_and_copies_do_not_validate(of_awkward):
     assert "2 of 3 validation images are copies of training images (same bytes)" in ended.err
     assert (making["train_images"], making["val_images"]) == (1 + 4 + 8, 1)
     assert len(making["seen"]) == 1 + 5 + 5  # digests of what differs
+    assert making["dataset"] == r"l\udcefst"
     assert "3 classes, 13 training and 1 validation images" in ended.out
 
 
