@@ -1,9 +1,10 @@
-"""The documented command in the tests' own process, where a test can look inside a run."""
+"""The documented commands in the tests' own process, where a test can look inside a run."""
 
 import contextlib
 import io
 import logging
 import pathlib
+import re
 import sys
 import warnings
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ import jax
 import pytest
 from absl.testing import flagsaver
 
+from safe_jax import commands as safe_jax_commands
 from safe_jax import main
 from safe_jax.experiment import compare
 from safe_jax.experiment.results import Row
@@ -20,6 +22,8 @@ from safe_jax.experiment.trial import Trial
 from safe_jax.runtime import command_line, devices
 from tests import commands
 from tests.commands import ROOT
+
+_make_mesh = devices.make_mesh  # before a test has it make another
 
 
 def call(*arguments: str) -> str:
@@ -80,6 +84,40 @@ def watch_tiny(root, workdir, cache, **knobs) -> Watched:
         printed = call_tiny(root, workdir, cache, **knobs)
     assert all(trial is trials[0] for trial in trials)
     return Watched(workdir, printed, trials[0], rows)
+
+
+class Ended(NamedTuple):
+    """A command that has ended: its exit code, and what it printed, but for bars of progress."""
+
+    code: int
+    out: str
+    err: str
+
+
+def safe_jax(*arguments: object) -> Ended:
+    """`safe-jax` with these arguments, on one device; what is no mistake of a user is raised."""
+    mesh = _make_mesh(jax.devices()[:1])
+    out, err = (_Printed(io.BytesIO(), "utf-8", "backslashreplace") for _ in range(2))
+    with (
+        pytest.MonkeyPatch.context() as patch, _logging_restored(),
+        contextlib.redirect_stdout(out), contextlib.redirect_stderr(err),
+    ):  # fmt: skip
+        patch.setattr(devices, "make_mesh", lambda: mesh)
+        try:
+            code = safe_jax_commands.main(list(map(str, arguments)))
+        except SystemExit as ended:  # argparse's
+            code = int(ended.code or 0)
+    return Ended(code, out.text(), err.text())
+
+
+class _Printed(io.TextIOWrapper):
+    """A stream in memory that takes texts and, as `sys.stdout.buffer`, bytes."""
+
+    def text(self) -> str:
+        self.flush()
+        text = self.buffer.getvalue().decode("utf-8", "surrogateescape")  # type: ignore
+        # Bars appear where it takes long: on a slow machine.
+        return re.sub(r"(\r[^\r\n]*)+\n?", "", text)
 
 
 @contextlib.contextmanager

@@ -3,7 +3,7 @@
 A moment is a point of the code and the number of the call to it, counted from 1: the interruption
 comes right before that call. The command, in a process that sends itself a signal at a moment:
 
-    python -m tests.interrupted POINT CALL SIGNAL [arguments of safe_jax.main]
+    python -m tests.interrupted POINT CALL SIGNAL MODULE [arguments of the module]
 """
 
 import itertools
@@ -13,8 +13,10 @@ import runpy
 import signal
 import sys
 
+from safe_jax.commands.answers import Answers
 from safe_jax.data import images
 from safe_jax.experiment.results import Results
+from safe_jax.runtime import paths
 from safe_jax.tuning import train
 
 POINTS = {
@@ -22,6 +24,8 @@ POINTS = {
     "bank": (pathlib.Path, "rename"),  # a bank is whole and gets its name
     "step": (train, "train_step"),
     "row": (Results, "add"),
+    "answer": (Answers, "add"),  # a row of a prediction
+    "file": (paths, "write"),
 }
 
 
@@ -56,15 +60,15 @@ def die(patch, point: str, call: int) -> None:
 
 
 def command(arguments: list[str], point: str, call: int, number: signal.Signals) -> list[str]:
-    """`commands.command` for a process that sends itself a signal at a moment."""
-    python, *module = arguments[:3]
-    assert module == ["-m", "safe_jax.main"]
-    return [python, "-m", "tests.interrupted", point, str(call), number.name, *arguments[3:]]
+    """`python -m MODULE ...` for a process that sends itself a signal at a moment."""
+    python, option, *module = arguments
+    assert option == "-m"
+    return [python, "-m", "tests.interrupted", point, str(call), number.name, *module]
 
 
 if __name__ == "__main__":
-    _, point, call, number, *arguments = sys.argv
+    _, point, call, number, module, *arguments = sys.argv
     number = signal.Signals[number]
     interrupt(setattr, point, int(call), lambda: os.kill(os.getpid(), number))
-    sys.argv = ["safe_jax.main", *arguments]
-    runpy.run_module("safe_jax.main", run_name="__main__")
+    sys.argv = [module, *arguments]
+    runpy.run_module(module, run_name="__main__")

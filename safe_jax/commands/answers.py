@@ -61,9 +61,8 @@ class Answers:
     def add(self, row: dict[str, Any]) -> None:
         self.errors += bool(row["error"])
         if self._as_json:
-            values = {name: row.get(name) or None for name in self._columns}
-            values["probability"] = row["probability"]
-            self._write(json.dumps(values, ensure_ascii=False) + "\n")
+            values = {n: None if (x := row.get(n)) == "" else x for n in self._columns}
+            self._write(json.dumps(values, ensure_ascii=False) + "\n", "backslashreplace")
         else:
             self._write_csv(["" if (x := row.get(n)) is None else x for n in self._columns])
 
@@ -72,9 +71,10 @@ class Answers:
         csv.writer(line, lineterminator="\n").writerow(values)
         self._write(line.getvalue())
 
-    def _write(self, text: str) -> None:
-        # A file's name may be any bytes; they come out as they are.
-        self._file.write(text.encode("utf-8", "surrogateescape"))
+    def _write(self, text: str, otherwise: str = "surrogateescape") -> None:
+        # A file's name may be any bytes: in CSV they come out as they are; JSON, which has to be
+        # UTF-8, has escapes that `os.fsencode` turns into them.
+        self._file.write(text.encode("utf-8", otherwise))
 
     def __exit__(self, kind: object, *_: object) -> None:
         self._file.flush()

@@ -56,12 +56,19 @@ def begin(cache_dir: str) -> None:
     compiled.keep_in(paths.cache(cache_dir) / "compiled")
 
 
+def on_disk(given: str) -> pathlib.Path:
+    """The path that an argument names. Raises `InputError` for a bucket."""
+    if paths.is_remote(given):
+        raise InputError(f"{given}: a path on a disk is expected")
+    return pathlib.Path(given).expanduser()
+
+
 def output_file(given: str, suffixes: tuple[str, ...]) -> pathlib.Path:
     """The file that an argument names, and whose folder is made.
 
     Raises `InputError` for another suffix, and where nothing can be written: before any work.
     """
-    file = pathlib.Path(given).expanduser()
+    file = on_disk(given)
     if file.suffix.lower() not in suffixes:
         raise InputError(f"{given}: a file name with {' or '.join(suffixes)} is expected")
     if file.is_dir():

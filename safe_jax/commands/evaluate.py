@@ -1,7 +1,5 @@
 """`safe-jax evaluate`: how good a classifier is on labelled images."""
 
-import pathlib
-
 from safe_jax.commands import arguments
 from safe_jax.runtime import paths
 from safe_jax.runtime.errors import InputError
@@ -33,7 +31,7 @@ def main(argv: list[str]) -> int:
     from safe_jax.data import photos
     from safe_jax.estimator import evaluate
 
-    folder = pathlib.Path(args.classifier).expanduser()
+    folder = arguments.on_disk(args.classifier)
     classifier = artifact.load(folder)
     image_dir = paths.parse(args.image_dir) if args.image_dir else None
     given = photos.read(paths.parse(args.photos), image_dir)

@@ -1,7 +1,5 @@
 """`safe-jax export`: a classifier as a file for ONNX Runtime, for JAX alone, or for torch."""
 
-import pathlib
-
 from safe_jax.commands import arguments
 
 EXAMPLE = "  safe-jax export pets pets.onnx"
@@ -28,7 +26,7 @@ def main(argv: list[str]) -> int:
     arguments.begin(args.cache_dir)
     from safe_jax.classifier import artifact, export
 
-    classifier = artifact.load(pathlib.Path(args.classifier).expanduser())
+    classifier = artifact.load(arguments.on_disk(args.classifier))
     difference = export.export(classifier, file, args.tuned_pool)
     what = "probabilities"
     if file.suffix in (".pt", ".safetensors"):

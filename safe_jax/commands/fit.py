@@ -13,7 +13,7 @@ EXAMPLE = "  safe-jax fit photos/ --weights RN50 --output pets"
 def main(argv: list[str]) -> int:
     """Fits as the arguments say; returns the exit code."""
     args = _parse(argv)
-    output = pathlib.Path(args.output).expanduser()
+    output = arguments.on_disk(args.output)
     _check_new(output)
     arguments.begin(args.cache_dir)
     from safe_jax.classifier import artifact

@@ -30,7 +30,7 @@ def main(argv: list[str]) -> int:
 
     from safe_jax.classifier import artifact, predict
 
-    classifier = artifact.load(pathlib.Path(args.classifier).expanduser())
+    classifier = artifact.load(arguments.on_disk(args.classifier))
     if args.classes:
         classifier = _among(classifier, args.classes, args.template)
     pictures = _Pictures(args.attention, classifier) if args.attention else None
@@ -120,7 +120,8 @@ def _among(classifier: "ImageClassifier", text: str, templates: list[str] | None
         raise InputError(f"--classes={text}: at least two different names are expected: a,b")
     if not (templates := templates or list(classifier.templates)):
         raise InputError("--classes: this classifier's prompts were written by hand: --template")
-    return classifier.among(classes, prompts.fill(templates, classes))
+    spoken = [name.replace("_", " ") for name in classes]  # as in fitting
+    return classifier.among(classes, prompts.fill(templates, spoken))
 
 
 def _add(
@@ -140,7 +141,7 @@ class _Pictures:
     """Pictures of attention in a folder, named as their images are."""
 
     def __init__(self, folder: str, classifier: "ImageClassifier"):
-        self._folder = pathlib.Path(folder).expanduser()
+        self._folder = arguments.on_disk(folder)
         self._folder.mkdir(parents=True, exist_ok=True)
         paths.check_writable(self._folder)
         self._size = classifier.image_size
@@ -162,7 +163,7 @@ class _Pictures:
         paths.write(file, content.getvalue(), durable=False)
 
     def _file(self, name: str) -> pathlib.Path:
-        """A file that no other image of this command has: cat.png, cat-2.png and so on."""
+        """A file that no other image of this command has: cat.png.jpg, cat.png-2.jpg and so on."""
         wanted = self._folder / name
         for number in range(1, len(self._taken) + 2):
             ending = f"-{number}.jpg" if number > 1 else ".jpg"

@@ -75,7 +75,7 @@ def read(photos: Path, image_dir: Path | None = None) -> Photos:
         if image_dir:
             raise InputError(f"--image-dir is for lists; {photos} is itself a folder of images")
         parts, classes = folders.read_parts(photos)
-        return Photos(paths.absolute(photos).name, photos, parts, classes)
+        return Photos(_utf8(paths.absolute(photos).name), photos, parts, classes)
     if not photos.is_file():
         raise InputError(
             f"{photos}: no such file or folder; expected is a folder with a folder for each class, "
@@ -87,10 +87,15 @@ def read(photos: Path, image_dir: Path | None = None) -> Photos:
     if photos.suffix.lower() == ".json":
         splits, _ = read_split_file(photos)
         parts = {name: part for name, part in splits._asdict().items() if part}
-        return Photos(photos.stem, image_dir, parts, datasets.classnames_of(splits, photos))
+        return Photos(_utf8(photos.stem), image_dir, parts, datasets.classnames_of(splits, photos))
     if photos.suffix.lower() != ".csv":
         raise InputError(f"{photos}: a folder, a .csv or a .json file is expected")
     return _read_csv(photos, image_dir)
+
+
+def _utf8(name: str) -> str:
+    """A file's name without bytes that are no UTF-8: it is kept with the classifier."""
+    return name.encode("utf-8", "backslashreplace").decode()
 
 
 def _read_csv(file: Path, image_dir: Path) -> Photos:
@@ -98,11 +103,14 @@ def _read_csv(file: Path, image_dir: Path) -> Photos:
         text = file.read_bytes().decode("utf-8-sig")  # Windows editors write a byte-order mark
     except UnicodeDecodeError as error:
         raise InputError(f"{file}: UTF-8 is expected ({error.reason} at {error.start})") from None
+    if "\0" in text:
+        raise InputError(f"{file}: UTF-8 is expected, not bytes that are 0")
     table = csv.DictReader(io.StringIO(text, newline=""), strict=True)
     try:
         columns, lines = table.fieldnames or [], [(table.line_num, line) for line in table]
     except csv.Error as error:
-        raise InputError(f"{file}, line {table.line_num}: {error}") from None
+        # `line_num` is the last line of the row before: a quote that nothing closes ends the file.
+        raise InputError(f"{file}, line {table.line_num + 1}: {error}") from None
     if absent := [name for name in ("path", "label") if name not in columns]:
         raise InputError(
             f"{file}: its first line must name the columns path and label (and may name others); "
@@ -111,7 +119,12 @@ def _read_csv(file: Path, image_dir: Path) -> Photos:
     named: list[tuple[str, str, str]] = []
     for number, line in lines:
         path, label = (line["path"] or "").strip(), (line["label"] or "").strip()
-        split = (line.get("split") or "train").strip()
+        split = (line.get("split") or "").strip() or "train"
+        if any(line.get(None) or ()):
+            raise InputError(
+                f"{file}, line {number}: more values than columns: put quotes around a value with "
+                "a comma in it"
+            )
         if not path or not label:
             empty = "label" if path else "path"
             raise InputError(f"{file}, line {number}: the {empty} is empty")
@@ -124,11 +137,12 @@ def _read_csv(file: Path, image_dir: Path) -> Photos:
     if twice:
         raise InputError(f"{file} lists {len(twice)} images more than once:" + listing(twice))
     classes = sorted({label for _, label, _ in named}, key=folders.natural)
+    _check_spellings(classes, f"{file}: ")
     number_of = {name: number for number, name in enumerate(classes)}
     parts: dict[str, list[Record]] = {}
     for path, label, split in named:
         parts.setdefault(split, []).append(Record(path, number_of[label], label))
-    return Photos(file.stem, image_dir, parts, classes)
+    return Photos(_utf8(file.stem), image_dir, parts, classes)
 
 
 def of_lists(sources: Iterable[Any], labels: Iterable[Any]) -> Photos:
@@ -142,6 +156,7 @@ def of_lists(sources: Iterable[Any], labels: Iterable[Any]) -> Photos:
     if len(named) != len(texts):
         raise InputError(f"a label for each image is expected: {len(named)} and {len(texts)}")
     classes = sorted(set(texts))
+    _check_spellings(classes, "")
     number_of = {name: number for number, name in enumerate(classes)}
     records: dict[str, Record] = {}
     for (name, _), text in zip(named, texts, strict=True):
@@ -149,6 +164,13 @@ def of_lists(sources: Iterable[Any], labels: Iterable[Any]) -> Photos:
         if record.classname != text:
             raise InputError(f"{name} is labelled both {record.classname!r} and {text!r}")
     return Photos("photos", Sources(dict(named)), {"train": list(records.values())}, classes)
+
+
+def _check_spellings(classes: Sequence[str], prefix: str) -> None:
+    """Raises `InputError` for names that have the same prompts, as underscores become spaces."""
+    count = collections.Counter(name.replace("_", " ") for name in classes)
+    if twice := [name for name in classes if count[name.replace("_", " ")] > 1]:
+        raise InputError(f"{prefix}a class is spelled in several ways: {', '.join(twice)}")
 
 
 def _as_name(label: Any) -> str:
@@ -180,6 +202,7 @@ def as_source(image: Any) -> tuple[str, images.Openable]:
         )
     sha = hashlib.sha256(f"{image.mode} {image.size}".encode())
     sha.update(image.tobytes())
+    sha.update(bytes(image.getpalette() or ()))
     name = f"memory/{sha.hexdigest()[:_DIGITS]}"
     return name, images.InMemory(image, name)
 
@@ -210,14 +233,13 @@ def examine(photos: Photos, workers: int) -> Examined:
 
 def _examine(source: images.Openable) -> tuple[str | None, str]:
     """Why an image cannot be used, or None; and the digest of its bytes."""
-    if isinstance(source, images.InMemory):
-        return images.why_unreadable(source), source.name.rpartition("/")[2]
     try:
-        return images.why_unreadable(source), digest(source)
-    except FileNotFoundError:
-        return "missing", ""
-    except OSError as error:
-        return error.strerror or str(error), ""
+        str(source).encode()
+    except UnicodeEncodeError:
+        return "its name is not valid UTF-8: rename it", ""
+    if reason := images.why_unreadable(source):
+        return reason, ""
+    return None, digest(source)
 
 
 def digest(source: images.Openable) -> str:
@@ -242,7 +264,7 @@ def without_copies(photos: Photos, digests: Mapping[str, str]) -> Photos:
                 f"{first.classname!r} and {record.classname!r}: remove one"
             )
     parts = dict(photos.parts)
-    in_train = {digests[record.path] for record in parts["train"]}
+    in_train = {digests[record.path] for record in parts.get("train", [])}
     val = parts.get("val", [])
     kept = [record for record in val if digests[record.path] not in in_train]
     if len(kept) < len(val):

@@ -114,9 +114,9 @@ def _divide(given: Photos, settings: FitSettings) -> _Divided:
         if settings.strict:
             raise InputError(f"{len(lines)} images cannot be used:" + listing(lines))
         log.warning("%d images cannot be used and are left out:%s", len(lines), listing(lines))
-    parts = dict(examined.photos.parts)
+    parts = {"train": [], **examined.photos.parts}
     if not parts.get("val"):
-        parts["train"], parts["val"] = hold_out_val(parts.get("train", []))
+        parts["train"], parts["val"] = hold_out_val(parts["train"])
     usable = photos.without_copies(examined.photos._replace(parts=parts), examined.digests)
     train, val = usable.parts["train"], usable.parts["val"]
     counts = _counts(train)

@@ -266,3 +266,63 @@ def test_a_damaged_image_is_named(tmp_path):
     assert f"{tmp_path}/cut.jpg: cannot be decoded" in said
     assert f"{tmp_path}/text.png: cannot be decoded" in said
     assert f"{tmp_path}/absent.jpg: missing" in said
+
+
+def test_readable_images_go_on_where_others_have_reasons(files):
+    """In batches that differ in size, in their order, whatever the threads."""
+    files[2].write_bytes(files[2].read_bytes()[:900])
+    files[5].write_text("no image")
+    files[9].unlink()
+    crops = [images.Crop(file) for file in files]
+    parts = [crops[:4], crops[4:5], crops[5:]]
+    for workers in (1, 5):
+        found = list(images.load_readable(parts, 64, workers))
+        assert [pixels.shape for pixels, _ in found] == [(n, 64, 64, 3) for n in (4, 1, 5)]
+        reasons = [reason for _, of_batch in found for reason in of_batch]
+        pixels_nhwc = np.concatenate([pixels for pixels, _ in found])
+        for number, (crop, reason) in enumerate(zip(crops, reasons, strict=True)):
+            if number in (2, 5, 9):
+                assert not pixels_nhwc[number].any()
+            else:
+                assert reason is None
+                wanted = images.load(crop, 64, (1, 1))
+                np.testing.assert_array_equal(pixels_nhwc[number], wanted)
+        # The name of the file is the caller's to say.
+        assert "truncated" in reasons[2]
+        assert reasons[5].startswith("cannot be decoded: cannot identify")
+        assert reasons[9] == "missing"
+
+
+def test_what_is_no_fault_of_an_image_is_raised(files, monkeypatch):
+    def broken(*_):
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr(images, "center_crop", broken)
+    monkeypatch.setattr(images, "opened", lambda path: path.open("rb"))
+    with pytest.raises(RuntimeError, match="a bug"):
+        list(images.load_readable([[images.Crop(files[0])]], 64, workers=1))
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_an_image_in_memory_has_the_pixels_of_its_file(name, tmp_path):
+    """Also when the file is opened alone and nothing of it was read yet."""
+    file = tmp_path / name
+    file.write_bytes(FILES[name][0]())
+    with PIL.Image.open(file) as image:
+        held = images.InMemory(image, "memory/1")
+        assert images.why_unreadable(held) is None
+        for seed in (None, "seed", None):  # reading leaves it as it was
+            np.testing.assert_array_equal(
+                images.load(images.Crop(held, seed), 40, (0.5, 1)),
+                images.load(images.Crop(file, seed), 40, (0.5, 1)),
+            )
+
+
+def test_an_image_in_memory_is_in_no_file():
+    held = images.InMemory(picture(900, 2), "memory/1")
+    assert images.why_unreadable(held).startswith("an image of 900 x 2 px")
+    with pytest.raises(InputError, match="memory/1: an image of 900 x 2 px"):
+        images.load(images.Crop(held), 32, (1, 1))
+    for read in (held.open, held.stat):
+        with pytest.raises(OSError, match="memory/1 is in no file"):
+            read()
