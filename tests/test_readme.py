@@ -1,7 +1,10 @@
-"""The README's first command."""
+"""The README's commands."""
 
+import csv
 import json
 import os
+import pathlib
+import re
 import subprocess
 import sys
 
@@ -36,3 +39,26 @@ def test_the_readmes_first_command_learns_where_to_look(digits_root, tmp_path):
             assert picture.size == (128, 128)
         for where in example["attention"].values():
             assert abs(np.sum(where) - 1) < 1e-2
+
+
+def test_the_readmes_photos_become_a_classifier(tmp_path):
+    """The lines as they stand there."""
+    section = (ROOT / "README.md").read_text().split("\n## Your own photos\n")[1]
+    lines = re.search(r"```bash\n(.*?)```", section, re.DOTALL)[1]
+    path = f"{pathlib.Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    process = subprocess.run(
+        ["bash", "-euc", lines], cwd=tmp_path, capture_output=True, text=True,
+        env=os.environ | {"HOME": str(tmp_path), "PATH": path, "PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    assert process.returncode == 0, process.stderr[-5000:]
+    assert "SAFE on small: 10 classes, 160 training and 40 validation images" in process.stdout
+    accuracy = float(re.search(r"accuracy: (\S+) % of 797 images", process.stdout)[1])
+    assert accuracy > 35  # zero-shot: 21; chance: 10
+    assert "warning" not in process.stdout  # no test image was seen
+    with open(tmp_path / "answers.csv", newline="") as file:
+        answers = list(csv.DictReader(file))
+    assert [row["path"] for row in answers] == sorted(
+        f"photos/test/seven/{image.name}" for image in (tmp_path / "photos/test/seven").iterdir()
+    )
+    assert all(0.1 <= float(row["probability"]) <= 1 and not row["error"] for row in answers)
+    assert "<html" in (tmp_path / "digits.html").read_text()

@@ -80,13 +80,16 @@ def _probabilities(classifier: ImageClassifier) -> Callable[[jax.Array], jax.Arr
     )
     graphdef, folded = extraction.fold(classifier.tower, devices.make_mesh(jax.devices()[:1]))
     folded = jax.tree.map(np.asarray, folded)
-    dtype = jnp.dtype(classifier.backbone.dense_dtype)
+    precision = jnp.finfo(classifier.backbone.dense_dtype)
 
     def probabilities(pixels_bhwc):
         with jax.default_matmul_precision("highest"):
             model = nnx.merge(graphdef, folded)
             dense_bhwc = model.dense_features(images.normalize(pixels_bhwc))
-            dense_bhwc = dense_bhwc.astype(dtype).astype(jnp.float32)  # rounded as in the bank
+            # Rounded as in the bank. jax2onnx would drop a pair of casts, and the rounding with it.
+            dense_bhwc = jax.lax.reduce_precision(
+                dense_bhwc.astype(jnp.float32), precision.nexp, precision.nmant
+            )
             logits_bk = classifier.logits_of_maps(dense_bhwc, model.attnpool(dense_bhwc))
             return jax.nn.softmax(logits_bk / classifier.temperature)
 
@@ -121,7 +124,8 @@ def _onnx(classifier: ImageClassifier) -> bytes:
         import jax2onnx
     except ImportError:
         raise InputError("ONNX is written by jax2onnx: pip install 'safe_jax[onnx]'") from None
-    logging.getLogger("onnx_ir").setLevel(logging.ERROR)  # it warns of what the check below tests
+    for name in ("onnx_ir", "jax2onnx"):  # they warn of what the check below tests
+        logging.getLogger(name).setLevel(logging.ERROR)
     size = classifier.image_size
     model: Any = jax2onnx.to_onnx(
         _probabilities(classifier),

@@ -4,13 +4,18 @@ The scans are scikit-learn's: 1,797 digits of 8 x 8 pixels by 13 people (Alpaydi
 "Optical Recognition of Handwritten Digits", UCI Machine Learning Repository). Each is used once.
 Each scene also has a printed digit of another class, which a model that knows print reads more
 easily, and small letters or shapes: the attention pool has to learn where to look.
+
+    python -m safe_jax.data.digits photos    # as a folder of one's own: photos/train/seven/0001.png
 """
 
+import argparse
 import json
 import logging
 import pathlib
 import random
+import sys
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import numpy as np
 import PIL.Image
@@ -45,18 +50,40 @@ def make(root: paths.Path) -> None:
                 _draw(unfinished)
 
 
+class _Drawn(NamedTuple):
+    part: str
+    number: int
+    label: int
+    pixels: np.ndarray
+    box: scenes.Box
+
+
 def _draw(folder: pathlib.Path) -> None:
     rows = {"train": [], "val": [], "test": []}
     boxes = {}
-    for part, number, label, scan in _scans():
+    for part, number, label, pixels, box in _scenes():
         path = f"{part}/{number:04}_{label}.png"
-        pixels, box = _scene(random.Random(f"{part} {number}"), label, scan)
-        file = folder / "images" / path
-        file.parent.mkdir(parents=True, exist_ok=True)
-        PIL.Image.fromarray(pixels).save(file, compress_level=1)
+        _save(pixels, folder / "images" / path)
         rows[part].append([path, label, scenes.DIGITS[label]])
         boxes[path] = [box.left, box.top, box.left + box.side, box.top + box.side]
     (folder / "split.json").write_text(json.dumps(rows | {"boxes": boxes}))
+
+
+def _draw_folders(folder: pathlib.Path) -> None:
+    """The same pictures as a user has photos: in a folder for each class of each split."""
+    for part, number, label, pixels, _ in _scenes():
+        _save(pixels, folder / part / scenes.DIGITS[label] / f"{number:04}.png")
+
+
+def _save(pixels: np.ndarray, file: pathlib.Path) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    PIL.Image.fromarray(pixels).save(file, compress_level=1)
+
+
+def _scenes() -> Iterator[_Drawn]:
+    for part, number, label, scan in _scans():
+        pixels, box = _scene(random.Random(f"{part} {number}"), label, scan)
+        yield _Drawn(part, number, label, pixels, box)
 
 
 def _scans() -> Iterator[tuple[str, int, int, np.ndarray]]:
@@ -93,3 +120,26 @@ def _scene(rng: random.Random, label: int, scan: np.ndarray) -> tuple[np.ndarray
     masks = {0: PIL.Image.fromarray(scan)}
     scene = scenes.draw(rng, IMAGE_SIZE, things, ground, sides, masks)
     return scene.pixels, scene.boxes[0]
+
+
+def main(argv: list[str]) -> int:
+    """Draws the scenes into a new folder; returns the exit code."""
+    parser = argparse.ArgumentParser(
+        prog="python -m safe_jax.data.digits",
+        description="Draws handwritten digits in scenes, in a folder for each class of each split.",
+    )
+    parser.add_argument("folder", metavar="FOLDER", type=pathlib.Path, help="the folder to make")
+    folder = parser.parse_args(argv).folder
+    try:
+        if folder.exists():
+            raise InputError(f"{folder} exists already: remove it, or choose another folder")
+        with paths.whole_folder(folder) as unfinished:
+            _draw_folders(unfinished)
+    except (InputError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -8,7 +8,7 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from safe_jax.data import datasets, digits
+from safe_jax.data import datasets, digits, scenes
 from safe_jax.runtime.errors import InputError
 
 
@@ -47,3 +47,19 @@ def test_digits_without_scikit_learn_say_what_to_install(tmp_path, monkeypatch):
     with pytest.raises(InputError, match=r"pip install 'safe_jax\[digits\]'"):
         digits.make(tmp_path)
     assert not (tmp_path / digits.FOLDER).exists()
+
+
+def test_the_same_pictures_are_drawn_in_folders(digits_root, tmp_path, capsys, monkeypatch):
+    scans = list(digits._scans())[::100]
+    monkeypatch.setattr(digits, "_scans", lambda: iter(scans))  # drawing them all takes seconds
+    folder = tmp_path / "photos"
+    assert digits.main([str(folder)]) == 0
+    assert len(list(folder.glob("*/*/*.png"))) == len(scans)
+    images = digits_root / digits.FOLDER / "images"
+    for part, number, label, _ in scans:
+        drawn = folder / part / scenes.DIGITS[label] / f"{number:04}.png"
+        assert drawn.read_bytes() == (images / part / f"{number:04}_{label}.png").read_bytes()
+    assert digits.main([str(folder)]) == 1
+    assert capsys.readouterr().err == (
+        f"error: {folder} exists already: remove it, or choose another folder\n"
+    )
