@@ -16,7 +16,7 @@ def text(classifier: ImageClassifier, name: str) -> str:
     front = {
         "library_name": "safe_jax",
         "pipeline_tag": "image-classification",
-        "tags": ["clip", "few-shot", "safe", classifier.classifier.name],
+        "tags": list(dict.fromkeys(["clip", "few-shot", "safe", classifier.classifier.name])),
         "license": "mit" if backbone.name in PRESETS else "other",
         "license_name": None if backbone.name in PRESETS else "see-below",
     }
