@@ -63,6 +63,14 @@ def one_device(monkeypatch):
     _use_devices(monkeypatch, 1)
 
 
+@pytest.fixture(scope="module")
+def one_device_throughout():
+    """As `one_device`, for what the tests of a module share as well."""
+    with pytest.MonkeyPatch.context() as patch:
+        _use_devices(patch, 1)
+        yield
+
+
 @pytest.fixture
 def two_devices(monkeypatch):
     """Runs in this process use two of its devices: to compile for eight takes far longer."""
@@ -74,7 +82,9 @@ _make_mesh = devices.make_mesh
 
 def _use_devices(monkeypatch, count):
     mesh = _make_mesh(jax.devices()[:count])
-    monkeypatch.setattr(devices, "make_mesh", lambda: mesh)
+    monkeypatch.setattr(
+        devices, "make_mesh", lambda devices=None: _make_mesh(devices) if devices else mesh
+    )
 
 
 @pytest.fixture(scope="module")

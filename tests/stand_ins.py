@@ -44,6 +44,8 @@ class Scaled:
     after = ()
     tunes = True
     needs_bank = True
+    context = None
+    open_classes = False
     blends = False
 
     @classmethod

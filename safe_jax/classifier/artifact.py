@@ -9,6 +9,7 @@ description has a digest of itself and of the tensors.
     earlier.PATH    the pool that the method before this one tuned
 """
 
+import dataclasses
 import hashlib
 import importlib.metadata
 import json
@@ -117,8 +118,12 @@ def _digest(described: Mapping[str, Any]) -> str:
 
 def _constants(method: Any) -> dict[str, Any]:
     """What is compiled into a method, but for the graph of its pool, which the backbone gives."""
-    fields = {name: getattr(method, name) for name in type(method).__dataclass_fields__}
-    return {name: value for name, value in fields.items() if name != "graphdef"}
+    return {name: getattr(method, name) for name in _constant_names(method) if name != "graphdef"}
+
+
+def _constant_names(method: Any) -> list[str]:
+    """The fields of a method's class or object, but not what the class declares."""
+    return [field.name for field in dataclasses.fields(method)]
 
 
 def _tensors(classifier: ImageClassifier) -> dict[str, np.ndarray]:
@@ -163,7 +168,7 @@ def load(folder: pathlib.Path) -> ImageClassifier:
     tower = weights.from_state(state, backbone.clip, jnp.dtype(backbone.trunk_dtype), ImageTower)
     kind = METHODS[described.method]
     constants: dict[str, Any] = dict(described.constants)
-    if "graphdef" in kind.__dataclass_fields__:  # type: ignore[attr-defined]
+    if "graphdef" in _constant_names(kind):
         constants["graphdef"] = nnx.split(tower.attnpool)[0]
     given: dict[str, Any] = {
         "alpha": described.alpha,
@@ -209,7 +214,13 @@ def read_description(folder: pathlib.Path) -> Description:
         )
     if given.get("sha256") != _digest(given):
         raise InputError(f"{file} was changed after it was written: restore it, or fit again")
-    return schema.read_json(Description, content, f"{file}: ")
+    described = schema.read_json(Description, content, f"{file}: ")
+    if described.method not in METHODS:
+        raise InputError(
+            f"{file}: method={described.method!r}: this version of safe_jax has "
+            f"{', '.join(METHODS)}: install the version that wrote it, or fit again"
+        )
+    return described
 
 
 def _verify_tensors(file: pathlib.Path, described: Description) -> None:

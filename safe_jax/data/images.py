@@ -138,15 +138,18 @@ class Openable(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class InMemory:
-    """An image that is decoded already; it takes the place of a path."""
+    """An image that is decoded already; it takes the place of a path.
 
-    image: PIL.Image.Image
+    Its name is a digest of its pixels, and tells it from others: Pillow's images have no hash.
+    """
+
+    image: PIL.Image.Image = dataclasses.field(compare=False)
     name: str
 
     def open(self, mode: str = "rb") -> Any:
         raise OSError(f"{self.name} is in no file")
 
-    stat = open  # its name is a digest of its pixels, which tells whether it changed
+    stat = open  # its name tells whether it changed
 
     def __str__(self) -> str:
         return self.name

@@ -81,7 +81,8 @@ class SafeClassifier:
 
     def predict(self, images: Images) -> np.ndarray:
         """The class name of each image, `(n,)`. Raises `InputError` for one that cannot be read."""
-        return self.classes_[self._logits(images).argmax(1)]
+        answer_n = self._logits(images).argmax(1)
+        return self.classes_[answer_n]
 
     def predict_proba(self, images: Images) -> np.ndarray:
         """The probability of each class of `classes_`, `(n, k)`; raises as `predict`."""

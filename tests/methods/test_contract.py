@@ -16,6 +16,7 @@ from safe_jax.experiment import knobs
 from safe_jax.methods import catalogue
 from safe_jax.methods.catalogue import METHODS
 from safe_jax.methods.contract import ARRAYS, Grid, Knobs, Recipe, Start
+from safe_jax.methods.text_head import TextHead
 from safe_jax.runtime import schema
 from safe_jax.tuning import train
 from tests.commands import ROOT
@@ -80,7 +81,7 @@ def test_declarations_have_known_names_and_types(name):
         assert set(names) <= set(known)
     assert method.takes
     assert name not in (*method.shares, *method.after)
-    for flag in (method.tunes, method.needs_bank, method.blends):
+    for flag in (method.tunes, method.needs_bank, method.open_classes, method.blends):
         assert isinstance(flag, bool)
     if "tuned_bd" in method.takes:  # computed by the pool that the first of `after` tuned
         assert METHODS[method.after[0]].blends
@@ -127,6 +128,19 @@ def test_equal_settings_give_equal_hashable_methods(begin, name):
     assert isinstance(one, METHODS[name])
     with pytest.raises(dataclasses.FrozenInstanceError):
         one.label = "another"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_context_is_of_the_kind_that_is_declared(begin, name):
+    """A classifier is loaded by it; where other classes can be asked for, it has rows of text."""
+    method, context = METHODS[name], begin(name).start.context
+    if method.context is None:
+        assert isinstance(context, jax.Array)
+    else:
+        assert type(context) is method.context
+        assert all(isinstance(x, (jax.Array, TextHead, type(None))) for x in context)
+    if method.open_classes:
+        assert isinstance(getattr(context, "head", context), TextHead)
 
 
 @pytest.mark.parametrize("name", NAMES)
