@@ -80,7 +80,9 @@ def _how_made(classifier: ImageClassifier) -> list[str]:
             f"learning rate {making.learning_rate:g}, weight decay {making.weight_decay:g}, "
             f"{making.epochs} epochs"
         )
-    lines.append(f"temperature {classifier.temperature:g}")
+    lines.append(
+        f"temperature {classifier.temperature:g}, chosen on {making.temperature_images} images"
+    )
     if classifier.templates:
         lines.append("templates: " + "; ".join(classifier.templates))
     return lines

@@ -64,6 +64,7 @@ class Making(schema.Model):
     config_hash: Text
     train_images: Positive
     val_images: Count
+    temperature_images: Count  # validation images that chose the temperature
     selection: Text
     epochs: Positive | None = None
     learning_rate: NotNegative | None = None

@@ -56,7 +56,7 @@ def _parse(argv: list[str]) -> argparse.Namespace:
         "(default: %(default)s)")
     add("--method", default="safe", choices=list(catalogue.METHODS), help="default: %(default)s")
     add("--shots", type=arguments.at_least_one, metavar="N",
-        help="training images a class (default: all)")
+        help="training images a class, and at most 4 to choose with (default: all)")
     add("--seed", type=int, default=1, help="of the draw and of the order (default: %(default)s)")
     add("--template", action="append", metavar="TEXT",
         help="a prompt, with {} for the class name; several are averaged "

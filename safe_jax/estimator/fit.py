@@ -4,18 +4,24 @@ Axes: n images, k classes.
 """
 
 import collections
+import dataclasses
 import logging
 import os
+import random
 import shutil
 from collections.abc import Sequence
 from typing import Annotated, Any, NamedTuple
 
 import jax
+import numpy as np
+import tqdm
 from pydantic import AfterValidator
 
 from safe_jax import clip
+from safe_jax.classifier import predict, temperature
 from safe_jax.classifier.evaluation import wilson_interval
 from safe_jax.classifier.image_classifier import ImageClassifier
+from safe_jax.classifier.predict import Source
 from safe_jax.clip import weights as clip_weights
 from safe_jax.data import few_shot, photos, prompts
 from safe_jax.data.datasets import Dataset
@@ -34,6 +40,7 @@ from safe_jax.runtime.schema import Different, ListOrTuple, NotNegative, Positiv
 
 log = logging.getLogger(__name__)
 
+MOST_CALIBRATED = 2000  # images that choose a temperature
 RATES = 0.1, 1, 10  # times the method's learning rate: what validation images choose from
 
 
@@ -101,6 +108,7 @@ def fit(given: Photos, settings: FitSettings) -> ImageClassifier:
             log.warning("%s", note)
         used = {divided.digests[record.path] for record in (*divided.train, *divided.val)}
         classifier = keep.image_classifier(trial, settings.method, notes, sorted(used))
+        classifier = _calibrated(classifier, divided, settings)
         shutil.rmtree(folder, ignore_errors=True)
     return classifier
 
@@ -218,6 +226,34 @@ def _keep_what_helps(trial: Trial, name: str) -> list[str]:
         return [said]
     compare.set_point(trial, name, {"alpha": 0.0})
     return [f"{said}: alpha 0 is kept, which is zero-shot CLIP"]
+
+
+def _calibrated(
+    classifier: ImageClassifier, divided: _Divided, settings: FitSettings
+) -> ImageClassifier:
+    """The same with its temperature chosen on validation images that `shots` leaves out, too.
+
+    Those that choose alpha are equally many of each class. How sure a classifier may be depends on
+    how frequent classes are, and that the other images tell.
+    """
+    records = divided.photos.parts["val"]
+    if len(records) == len(divided.val):
+        return classifier
+    if len(records) > MOST_CALIBRATED:
+        records = random.Random(settings.seed).sample(records, MOST_CALIBRATED)
+    sources = [Source(r.path, divided.photos.image_dir / r.path) for r in records]
+    logits = []
+    with tqdm.tqdm(total=len(sources), unit=" images", desc="calibrating", delay=2) as bar:
+        for batch in predict.score(classifier, sources, len(sources), settings.workers):
+            logits.append(batch.logits_nk)
+            bar.update(len(batch.sources))
+    label_n = np.array([record.label for record in records])
+    seen = {*classifier.making.seen, *(divided.digests[record.path] for record in records)}
+    making = classifier.making.model_copy(
+        update={"temperature_images": len(records), "seen": sorted(seen)}
+    )
+    chosen = temperature.choose(np.concatenate(logits), label_n)
+    return dataclasses.replace(classifier, temperature=chosen, making=making)
 
 
 def summary(classifier: ImageClassifier) -> str:

@@ -135,6 +135,7 @@ def _making(trial, name, found: Validation | None, notes, seen) -> Making:
         config_hash=origin.config_hash,
         train_images=len(trial.subset.train),
         val_images=len(trial.subset.val),
+        temperature_images=len(trial.subset.val),
         selection=config.selection,
         notes=list(notes),
         seen=sorted(seen),

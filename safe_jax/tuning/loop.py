@@ -65,7 +65,7 @@ def run_steps(
         stop_signal = hosts.StopSignal(sigterm)
         for step, batch in zip(range(first, total_steps), batches(first), strict=True):
             state, loss = steps.step(state, batch)
-            progress.add(step, batch["label_b"].size)
+            progress.add(step, _images(batch))
             if unread is not None:  # a step late, so that the device is never waited for
                 _read(losses, *unread)
             unread = step, loss
@@ -98,6 +98,11 @@ class _Progress(tqdm.tqdm):
             self.total, self.initial = self._total_steps * images, step * images
             self.n = self.initial
         self.update(images)
+
+
+def _images(batch: Batch) -> int:
+    """How many images a step works on, of all members together."""
+    return batch["label_b"].size if "label_b" in batch else len(next(iter(batch.values())))
 
 
 def _open_checkpoints(folder, every):
