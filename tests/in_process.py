@@ -102,7 +102,7 @@ def safe_jax(*arguments: object) -> Ended:
         pytest.MonkeyPatch.context() as patch, _logging_restored(),
         contextlib.redirect_stdout(out), contextlib.redirect_stderr(err),
     ):  # fmt: skip
-        patch.setattr(devices, "make_mesh", lambda: mesh)
+        patch.setattr(devices, "make_mesh", lambda given=None: _make_mesh(given) if given else mesh)
         try:
             code = safe_jax_commands.main(list(map(str, arguments)))
         except SystemExit as ended:  # argparse's

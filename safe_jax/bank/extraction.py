@@ -13,6 +13,7 @@ import numpy as np
 from flax import nnx
 from pydantic import AfterValidator
 
+from safe_jax.clip import weights
 from safe_jax.clip.model import ImageTower
 from safe_jax.data import images
 from safe_jax.runtime import devices, schema
@@ -35,8 +36,8 @@ class CropSettings(schema.Model):
 
 
 def fold(model: ImageTower, mesh: jax.sharding.Mesh) -> tuple[nnx.GraphDef, Any]:
-    """`graphdef` and `params` for `extract_step`."""
-    graphdef, params = nnx.split(model)
+    """`graphdef` and `params` for `extract_step`; of equal models equal, with texts or without."""
+    graphdef, params = nnx.split(weights.image_tower(model))
     params = devices.replicate(mesh, params)
     folded = nnx.eval_shape(lambda params: nnx.merge(graphdef, params).folded(), params)
     return nnx.graphdef(folded), _fold(graphdef, params)

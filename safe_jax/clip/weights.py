@@ -25,6 +25,7 @@ from safe_jax.clip.model import CLIP, ImageTower
 from safe_jax.runtime import paths, schema
 from safe_jax.runtime.errors import InputError, listing
 
+_TOWER = "visual", "attnpool"
 ModelT = TypeVar("ModelT", bound=ImageTower)
 DType = Literal["float32", "float16", "bfloat16"]  # float32 holds the values of each
 Digest = Annotated[str, pydantic.StringConstraints(pattern="^[0-9a-f]{64}$")]
@@ -58,6 +59,16 @@ def abstract_model(
     """The model with shapes in place of arrays: nothing is allocated."""
     keys = cast(nnx.Rngs, _OneKey())
     return nnx.eval_shape(lambda: kind(config, dtype=dtype, rngs=keys))
+
+
+def image_tower(model: ImageTower) -> ImageTower:
+    """The image tower alone of a model that may have more, with the same arrays."""
+    if type(model) is ImageTower:
+        return model
+    dtype: Any = model.visual.conv1.dtype
+    tower = abstract_model(model.config, dtype, ImageTower)
+    parts = {name: nnx.to_pure_dict(nnx.state(getattr(model, name))) for name in _TOWER}
+    return nnx.merge(nnx.graphdef(tower), parts)
 
 
 class _OneKey:

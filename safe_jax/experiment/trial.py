@@ -6,7 +6,6 @@ import pathlib
 from collections.abc import Mapping, Sequence
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from safe_jax import clip
@@ -64,9 +63,7 @@ class Shared:
     @functools.cached_property
     def tower(self) -> ImageTower:
         """The model without its text tower."""
-        return clip_weights.from_state(
-            self.state, self.metadata.clip, jnp.dtype(self.config.dtype), ImageTower
-        )
+        return clip_weights.image_tower(self.model)
 
     @property
     def reader(self) -> Reader:

@@ -31,7 +31,8 @@ def test_the_classifier_and_what_is_said_of_it(fitted):
     assert (content["method"], content["classes"]) == ("safe", CLASSES)
     assert content["prompts"][1] == ["a photo of a dark grey thing."]
     assert (making["shots"], making["train_images"], making["val_images"]) == (8, 32, 16)
-    assert len(making["seen"]) == 48
+    assert making["temperature_images"] == 24  # all of val, where 4 of each class choose alpha
+    assert len(making["seen"]) == 32 + 24
     assert [one["learning_rate"] for one in making["candidates"]] == [0.001, 0.003]
     assert out.splitlines()[0] == (
         "SAFE on clip_tiny: 4 classes, 32 training and 16 validation images"
