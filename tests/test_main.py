@@ -177,8 +177,8 @@ def test_a_mistake_in_a_config_file_has_one_line(tmp_path):
         (file, "there is no config.learning_rte: did you mean config.learning_rate?"),
         (tmp_path / "absent.py", "No such file"),
         (stranger, "No module named 'nobody', which the config file imports: the package's"),
-        (f"{ROOT}/configs/ablations.py:x", "ablations.py:x: one of default, position, q, k"),
-        ("ablations:x", "ablations.py:x: one of default, position, q, k"),
+        (f"{ROOT}/configs/ablations.py:x", "ablations:x: one of default, position, q, k"),
+        ("ablations:x", "ablations:x: one of default, position, q, k"),
         ("imagnet", "there is no config 'imagnet': did you mean imagenet?"),
         ("nothing", "there is no config 'nothing': one of ablations, benchmark, caltech101"),
     ):
