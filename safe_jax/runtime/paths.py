@@ -7,11 +7,13 @@ Paths on a disk are `pathlib.Path`s, paths in a bucket are etils'. Both have `/`
 
 import concurrent.futures
 import contextlib
+import hashlib
 import itertools
 import os
 import pathlib
 import secrets
 import shutil
+import socket
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, BinaryIO, TypeVar
@@ -123,6 +125,8 @@ def write(file: Path, content: bytes | BinaryIO, durable: bool = True) -> None:
     if not isinstance(file, pathlib.Path):  # an object appears once its upload is complete
         file.write_bytes(content if isinstance(content, bytes) else content.read())
         return
+    if durable:
+        _remove_stale(file)
     temporary = _temporary(file)
     # Mode x fails if anything is there, even a link; what is there must then not be removed.
     opened = open(temporary, "xb")  # noqa: SIM115
@@ -156,6 +160,7 @@ def whole_folder(destination: pathlib.Path) -> Iterator[pathlib.Path]:
 
     If the block raises, the folder is removed. Raises `OSError` if `destination` has files.
     """
+    _remove_stale(destination)
     temporary = _temporary(destination)
     temporary.mkdir()
     try:
@@ -168,7 +173,36 @@ def whole_folder(destination: pathlib.Path) -> Iterator[pathlib.Path]:
 
 def _temporary(path: pathlib.Path) -> pathlib.Path:
     """A hidden path beside `path` that nobody can guess, so nobody can put a link there."""
-    return path.with_name(f".{secrets.token_hex(8)}.partial")
+    return path.with_name(f"{_prefix(path)}{os.getpid()}.{secrets.token_hex(8)}.partial")
+
+
+def _prefix(path: pathlib.Path) -> str:
+    """How the names of this machine's temporary files for a path begin; a process follows."""
+    digest = hashlib.sha256(os.fsencode(path.name)).hexdigest()[:8]
+    return f".{digest}.{socket.gethostname()[:40]}."
+
+
+def _remove_stale(path: pathlib.Path) -> None:
+    """Removes what processes of this machine left that were killed while they wrote `path`."""
+    prefix = _prefix(path)
+    for name in os.listdir(path.parent):
+        if name.startswith(prefix) and name.endswith(".partial"):
+            process = name.removeprefix(prefix).partition(".")[0]
+            if process.isdecimal() and not _is_alive(int(process)):
+                left = path.with_name(name)
+                shutil.rmtree(left, ignore_errors=True) if left.is_dir() else left.unlink(
+                    missing_ok=True
+                )
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except (PermissionError, OverflowError):
+        pass
+    return True
 
 
 def remove_folder(folder: Path) -> None:

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 import jax
 import numpy as np
+import tqdm
 from orbax.checkpoint import v1 as ocp
 
 from safe_jax.methods.contract import Batch
@@ -48,7 +49,11 @@ def run_steps(
     """
     losses = np.full((total_steps, *state.step.shape), np.nan, np.float32)
     first = 0
-    with _sigterm_noticed() as sigterm, _open_checkpoints(folder, every) as checkpoints:
+    with (
+        _sigterm_noticed() as sigterm,
+        _open_checkpoints(folder, every) as checkpoints,
+        _Progress(total_steps) as progress,
+    ):
         if checkpoints.latest is not None:
             abstract = {"state": jax.tree.map(_abstract, state), "losses": losses}
             restored = checkpoints.load(checkpoints.latest, abstract)
@@ -60,6 +65,7 @@ def run_steps(
         stop_signal = hosts.StopSignal(sigterm)
         for step, batch in zip(range(first, total_steps), batches(first), strict=True):
             state, loss = steps.step(state, batch)
+            progress.add(step, batch["label_b"].size)
             if unread is not None:  # a step late, so that the device is never waited for
                 _read(losses, *unread)
             unread = step, loss
@@ -76,6 +82,22 @@ def run_steps(
     if stop_signal.final():  # it came too late for the loop
         raise SystemExit(128 + signal.SIGTERM)
     return state, losses
+
+
+class _Progress(tqdm.tqdm):
+    """A bar of the images that were trained on, which short tunings do not show."""
+
+    def __init__(self, total_steps: int):
+        quiet = not hosts.is_first()
+        super().__init__(desc="tuning", unit=" images", smoothing=0.1, delay=3, disable=quiet)
+        self._total_steps = total_steps
+
+    def add(self, step: int, images: int) -> None:
+        """Counts a step of so many images; the first may be any step of the tuning."""
+        if self.total is None:
+            self.total, self.initial = self._total_steps * images, step * images
+            self.n = self.initial
+        self.update(images)
 
 
 def _open_checkpoints(folder, every):

@@ -96,14 +96,43 @@ def test_temporary_names_are_hidden_and_differ_and_a_link_there_is_refused(tmp_p
     victim = tmp_path / "victim"
     victim.write_bytes(b"precious")
     monkeypatch.setattr(paths.secrets, "token_hex", lambda _: "guessed")
-    (tmp_path / ".guessed.partial").symlink_to(victim)
+    planted = paths._temporary(tmp_path / "file")
+    planted.symlink_to(victim)
+    paths._temporary(tmp_path / "folder").symlink_to(victim)
     with pytest.raises(FileExistsError):
         paths.write(tmp_path / "file", b"new")
     with pytest.raises(FileExistsError), paths.whole_folder(tmp_path / "folder"):
         pytest.fail("the folder of somebody else was used")
     assert victim.read_bytes() == b"precious"
     assert (tmp_path / "file").read_bytes() == b"old"
-    assert (tmp_path / ".guessed.partial").is_symlink()  # not ours to remove
+    assert planted.is_symlink()  # not ours to remove
+
+
+def test_what_a_killed_process_left_is_removed_by_the_next_that_writes_the_same(tmp_path):
+    script = (
+        "import os, pathlib, signal, sys; from safe_jax.runtime import paths\n"
+        "paths.os.fsync = lambda _: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "folder = pathlib.Path(sys.argv[1])\n"
+        "with paths.whole_folder(folder / 'folder') as unfinished:\n"
+        "    (unfinished / 'part').write_text('half')\n"
+        "    paths.write(folder / 'file', b'half')\n"
+    )
+    killed = subprocess.run([sys.executable, "-c", script, str(tmp_path)])
+    assert killed.returncode == -9
+    assert len(os.listdir(tmp_path)) == 2
+    paths.write(tmp_path / "other", b"x")
+    assert len(os.listdir(tmp_path)) == 3  # of another file: left alone
+    paths.write(tmp_path / "file", b"whole")
+    with paths.whole_folder(tmp_path / "folder"):
+        pass
+    assert sorted(os.listdir(tmp_path)) == ["file", "folder", "other"]
+
+
+def test_what_another_process_is_writing_is_left_alone(tmp_path):
+    with paths.whole_folder(tmp_path / "folder") as unfinished:
+        with paths.whole_folder(tmp_path / "folder"):
+            pass
+        assert unfinished.is_dir()
 
 
 def test_many_threads_write_one_file_and_one_content_remains(tmp_path):
