@@ -4,7 +4,6 @@ Axes: n validation images, k classes.
 """
 
 import numpy as np
-import scipy.optimize
 import scipy.special
 
 RANGE = 0.05, 20.0  # between which the temperature is sought
@@ -17,6 +16,8 @@ def choose(logits_nk: np.ndarray, label_n: np.ndarray) -> float:
     looks. So the right class is expected with probability (n + 1) / (n + 2) in place of 1, as in
     Platt's scaling (1999), and the others share the rest. Orders of classes do not change.
     """
+    from scipy import optimize  # takes a third of a second, and few runs need it
+
     logits_nk = logits_nk.astype(np.float64)
     n, k = logits_nk.shape
     wanted_nk = np.full((n, k), 1 / (n + 2) / max(k - 1, 1))
@@ -27,5 +28,5 @@ def choose(logits_nk: np.ndarray, label_n: np.ndarray) -> float:
         return -(wanted_nk * log_p_nk).sum(1).mean()
 
     bounds = tuple(np.log(RANGE))
-    found = scipy.optimize.minimize_scalar(cross_entropy, bounds=bounds, method="bounded")
+    found = optimize.minimize_scalar(cross_entropy, bounds=bounds, method="bounded")
     return float(f"{np.exp(found.x):.4g}")
