@@ -1,15 +1,5 @@
-"""Caltech-101 in CoOp's layout.
+"""`--config configs/caltech101.py`; what it holds is in safe_jax/configs/caltech101.py."""
 
-    python -m safe_jax.main --config configs/caltech101.py --config.weights=RN50
+from safe_jax.configs.caltech101 import get_config
 
-Published for RN50: zero-shot 85.92, and 92.86 for Tip-Adapter-F with 16 shots (one seed, all
-validation images, its epoch picked on test).
-"""
-
-from configs import default
-
-
-def get_config():
-    config = default.get_config()
-    config.dataset = "caltech101"
-    return config
+__all__ = ["get_config"]

@@ -1,14 +1,5 @@
-"""Every knob at its default. The other configs state what they change.
+"""`--config configs/default.py`; what it holds is in safe_jax/configs/default.py."""
 
-`python -m safe_jax.main --knobs` lists all knobs with their defaults, bounds and meanings; they are
-declared in safe_jax/experiment/knobs.py and in the rooms that read them, those of a method in the
-method's module.
-"""
+from safe_jax.configs.default import get_config
 
-from ml_collections import ConfigDict
-
-from safe_jax.experiment import knobs
-
-
-def get_config() -> ConfigDict:
-    return knobs.default_config()
+__all__ = ["get_config"]

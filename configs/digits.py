@@ -1,22 +1,5 @@
-"""Handwritten digits among clutter, and the small CLIP of the package: nothing is downloaded.
+"""`--config configs/digits.py`; what it holds is in safe_jax/configs/digits.py."""
 
-    python -m safe_jax.main --config configs/digits.py
+from safe_jax.configs.digits import get_config
 
-Needs scikit-learn, which has the scans: pip install -e '.[digits]'. The pictures are drawn on
-first use.
-"""
-
-from configs import default
-
-
-def get_config():
-    config = default.get_config()
-    config.dataset = "digits"
-    config.data_root = config.get_ref("cache_dir")  # wherever that is put
-    config.weights = "small"
-    config.methods = (
-        "zero_shot", "safe", "safe_a", "safe_a_f", "tip_adapter", "tip_adapter_f", "clip_adapter",
-        "prolip", "linear_probe", "partial",
-    )  # fmt: skip
-    config.learning_rate = 1e-3  # of SAFE, see docs/defaults.md; the others' are as in default.py
-    return config
+__all__ = ["get_config"]

@@ -12,8 +12,8 @@ PACKAGE = pathlib.Path(__file__).parents[1] / "safe_jax"
 FILES = sorted(PACKAGE.rglob("*.py"))
 # Each room may import the rooms after it, and none before it.
 ROOMS = (
-    "commands", "estimator", "main", "report", "experiment", "classifier", "tuning", "methods",
-    "bank", "clip", "data", "runtime",
+    "commands", "estimator", "main", "report", "configs", "experiment", "classifier", "tuning",
+    "methods", "bank", "clip", "data", "runtime",
 )  # fmt: skip
 # A report is made from rows alone: these modules of rooms above it are declarations, without JAX.
 REPORT_READS = {"safe_jax.experiment.results", "safe_jax.methods.catalogue"}

@@ -156,6 +156,15 @@ def test_classes_with_fewer_images_than_shots_are_warned_of(done, tiny_root, tmp
 
 
 @pytest.mark.filterwarnings("ignore:the load_module")  # ml_collections' own
+def test_a_config_of_the_package_is_named_without_its_file(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    values = flags.FlagValues()
+    config_flags.DEFINE_config_file("config", flag_values=values)
+    command_line.parse(["main", "--config", "ablations:q"], values)
+    assert values["config"].value.trainable == "attnpool/q_proj/.*"
+
+
+@pytest.mark.filterwarnings("ignore:the load_module")
 def test_a_mistake_in_a_config_file_has_one_line(tmp_path):
     stranger = tmp_path / "stranger.py"
     stranger.write_text("from nobody import default\n")
@@ -167,8 +176,11 @@ def test_a_mistake_in_a_config_file_has_one_line(tmp_path):
     for config, message in (
         (file, "there is no config.learning_rte: did you mean config.learning_rate?"),
         (tmp_path / "absent.py", "No such file"),
-        (stranger, "No module named 'nobody', which the config file imports: start the command"),
-        (f"{ROOT}/configs/ablations.py:x", "ablations.py:x: one of default, position, q, k"),
+        (stranger, "No module named 'nobody', which the config file imports: the package's"),
+        (f"{ROOT}/configs/ablations.py:x", "ablations:x: one of default, position, q, k"),
+        ("ablations:x", "ablations:x: one of default, position, q, k"),
+        ("imagnet", "there is no config 'imagnet': did you mean imagenet?"),
+        ("nothing", "there is no config 'nothing': one of ablations, benchmark, caltech101"),
     ):
         values = flags.FlagValues()
         config_flags.DEFINE_config_file("config", flag_values=values)

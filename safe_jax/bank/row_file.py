@@ -42,8 +42,9 @@ class RowFile:
         rows = np.empty((*row_n.shape, *self.shape[1:]), self.dtype)
         buffer = rows.reshape(-1).view(np.uint8).data
         spans = self._spans(row_n.ravel())
-        for _, offset, size in spans:  # the disk may fetch all of them while the first is copied
-            os.posix_fadvise(self._file, offset, size, os.POSIX_FADV_WILLNEED)
+        if hasattr(os, "posix_fadvise"):  # macOS has none
+            for _, offset, size in spans:  # the disk may fetch all while the first is copied
+                os.posix_fadvise(self._file, offset, size, os.POSIX_FADV_WILLNEED)
         for at, offset, size in spans:
             self._read(buffer[at : at + size], offset)
         return rows

@@ -13,16 +13,13 @@ extraction goes on.
 
 import contextlib
 import dataclasses
-import hashlib
-import json
 import logging
-import os
 import pathlib
 import random
 import shutil
 import time
 from collections.abc import Iterator, Sequence
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import filelock
 import jax
@@ -30,13 +27,14 @@ import jax.numpy as jnp
 import numpy as np
 import tqdm
 
-from safe_jax.bank import extraction
+from safe_jax.bank import checksums, extraction
 from safe_jax.bank.extraction import CropSettings
+from safe_jax.bank.filling import FILES, BankContents, Filling
 from safe_jax.bank.row_file import RowFile
 from safe_jax.bank.view import View
 from safe_jax.clip.model import CLIP, CLIPConfig
 from safe_jax.data import images
-from safe_jax.runtime import devices, hosts, paths, schema
+from safe_jax.runtime import devices, hosts, paths
 from safe_jax.runtime.errors import InputError
 from safe_jax.runtime.schema import Positive, Text, knob
 
@@ -55,22 +53,6 @@ class BankSettings(CropSettings):
         "~/.cache/safe_jax", "downloads and banks; for RN50 196 KiB an image and view"
     )
     trunk_batch_size: Positive = knob(32, "images a device in extraction")
-
-
-class BankContents(schema.Model):
-    """All that a bank depends on; its folder's name is the hash of this."""
-
-    format: Literal[2] = 2
-    root: str
-    weights: str
-    dtype: str
-    trunk_dtype: str
-    views: Positive
-    crop_scale: Annotated[tuple[float, float] | None, schema.ListOrTuple]
-    images: list[tuple[str, int | None, int | None]]  # path, size in bytes, time of change in ns
-
-    def key(self) -> str:
-        return hashlib.sha256(json.dumps(self.model_dump()).encode()).hexdigest()[:20]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -163,12 +145,13 @@ def load_or_extract(
 
     Raises `InputError` where the dense maps do not fit `bank_dtype`.
     """
-    if spec.done:
+    if _is_whole(spec, model.config):
         log.info("reusing the bank of %d maps in %s", len(spec.crops), spec.folder)
     else:
         writes = hosts.writes_in(spec.folder.parent)
         with _locked(spec.folder.with_suffix(".lock"), writes):
-            if not spec.done:  # another run may have made it while this one waited
+            # Another run may have made it while this one waited.
+            if not _is_whole(spec, model.config, remove=writes):
                 _extract(spec, model, mesh, settings, writes and not spec.folder.exists())
     arrays = {
         "dense_bhwc": RowFile(spec.folder / "dense.npy"),
@@ -177,6 +160,22 @@ def load_or_extract(
     names = [name for name, *_ in spec.contents.images]
     image_n = np.arange(len(names))
     return View(spec.folder.name, arrays, spec.contents.views, image_n, paths=names)
+
+
+def _is_whole(spec: BankSpec, config: CLIPConfig, remove: bool = False) -> bool:
+    """Whether every host has the bank as it was written.
+
+    A bank that is damaged on a host is no bank; with `remove` it goes.
+    """
+    if not spec.done:
+        return False
+    damages = hosts.from_all(checksums.damage(spec.folder, FILES, spec.arrays(config)))
+    if damage := next(filter(None, damages), None):
+        if remove:
+            log.warning("the bank in %s is damaged and made anew: %s", spec.folder, damage)
+            shutil.rmtree(spec.folder)
+        return False
+    return True
 
 
 @contextlib.contextmanager
@@ -205,7 +204,7 @@ def _acquired(lock):
 def _extract(spec, model, mesh, settings, writes):
     rows = len(spec.crops)
     with hosts.raise_together():
-        store = _Store(spec, model.config) if writes else None
+        store = Filling(spec.folder, spec.contents, spec.arrays(model.config)) if writes else None
     # Where disks are not shared, one may be behind the others: all hosts redo what it lacks.
     first = min(at for at in hosts.from_all(store and store.stop) if at is not None)
     if first:
@@ -251,45 +250,3 @@ def _write(store, start, stop, result, dtype, bar):
     if store:
         store.write(start, stop, dense_bhwc, pooled_bd)
     bar.update(stop - start)
-
-
-class _Store:
-    """A bank that is being made: the rows before `stop` are there, from this try or an earlier."""
-
-    def __init__(self, spec, config):
-        self.folder = spec.folder.with_suffix(".partial")
-        self._arrays = _open_partial(self.folder, spec, config)
-        self._progress = self.folder / "progress"
-        self.stop = int(self._progress.read_text()) if self._progress.exists() else 0
-
-    def write(self, start: int, stop: int, *rows: np.ndarray) -> None:
-        for array, rows_of_array in zip(self._arrays, rows, strict=True):
-            array[start:stop] = rows_of_array
-            array.flush()
-        paths.write(self._progress, str(stop).encode(), durable=False)
-
-
-def _open_partial(folder, spec, config):
-    """The two arrays to be filled: those of an earlier try, or new ones."""
-    files = folder / "dense.npy", folder / "pooled.npy"
-    contents = folder / "contents.json"  # written last: without it the arrays may be cut short
-    if _has_contents(contents, spec):
-        return [np.lib.format.open_memmap(file, mode="r+") for file in files]
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir()
-    arrays = [
-        np.lib.format.open_memmap(file, mode="w+", dtype=dtype, shape=shape)
-        for file, (dtype, shape) in zip(files, spec.arrays(config), strict=True)
-    ]
-    for file in files:  # on a disk that is full, writing to a map kills the process
-        with open(file, "r+b") as opened:
-            os.posix_fallocate(opened.fileno(), 0, file.stat().st_size)
-    paths.write(contents, spec.contents.model_dump_json().encode())
-    return arrays
-
-
-def _has_contents(file, spec):
-    try:
-        return schema.read_json(BankContents, file.read_bytes(), f"{file}: ") == spec.contents
-    except (InputError, FileNotFoundError):
-        return False

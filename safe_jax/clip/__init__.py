@@ -18,7 +18,7 @@ from jax.typing import DTypeLike
 from safe_jax.clip import download, weights
 from safe_jax.clip.config import PRESETS, CLIPConfig
 from safe_jax.clip.model import CLIP
-from safe_jax.clip.text import tokenize
+from safe_jax.clip.tokenizer import tokenize
 from safe_jax.data.images import preprocess
 from safe_jax.runtime import paths
 from safe_jax.runtime.errors import InputError

@@ -3,12 +3,12 @@
 import contextlib
 import hashlib
 import http.client
-import importlib.util
 import os
 import pathlib
-import secrets
+import stat
 import subprocess
 import sys
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from typing import BinaryIO
@@ -68,10 +68,6 @@ def _lock_missing(directory: pathlib.Path) -> Iterator[bool]:
 
 
 def _fetch(name: str, checkpoint: pathlib.Path, converted: pathlib.Path, host: str) -> None:
-    if importlib.util.find_spec("torch") is None:
-        raise InputError(
-            f"{name}.pt is read by torch, on first use only: pip install 'safe_jax[torch]'"
-        )
     if not checkpoint.exists():
         _download(f"{host}/{SHA256[name]}/{name}.pt", checkpoint, SHA256[name])
     elif (found := _sha256(checkpoint)) != SHA256[name]:
@@ -83,8 +79,8 @@ def _fetch(name: str, checkpoint: pathlib.Path, converted: pathlib.Path, host: s
 
 
 def _convert(checkpoint: pathlib.Path, converted: pathlib.Path) -> None:
-    # In a separate process: it may need torch, which training never imports, and Orbax would wait
-    # for all hosts of a run. On the CPU, because an accelerator may admit no second process.
+    # In a separate process, because in this one Orbax would wait for all hosts of a run. It runs on
+    # the CPU, because an accelerator may admit no second process.
     command = [sys.executable, "-m", "safe_jax.clip.convert", str(checkpoint), str(converted)]
     environment = os.environ | {"JAX_PLATFORMS": "cpu"}
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
@@ -93,33 +89,79 @@ def _convert(checkpoint: pathlib.Path, converted: pathlib.Path) -> None:
 
 
 def _download(url: str, destination: pathlib.Path, sha256: str) -> None:
-    """Downloads a file; it appears at `destination` whole and verified, or not at all."""
+    """Downloads a file; it appears at `destination` whole and verified, or not at all.
+
+    What a try that broke off has left goes on where it ended.
+    """
     by_hand = f"put {destination.name} with sha256 {sha256} at {destination}"
-    # Where others may write too, nobody can guess the name and place a file or link there first.
-    partial = destination.with_name(f"{destination.name}.{secrets.token_hex(8)}.partial")
-    with contextlib.ExitStack() as cleanup:
+    partial = destination.with_name(f"{destination.name}.partial")
+    with _opened_partial(partial) as file:
         try:
-            with open(partial, "xb") as file:
-                cleanup.callback(partial.unlink, missing_ok=True)
-                _copy(url, file, destination.name)
+            _copy(url, file, destination.name)
         except (OSError, http.client.HTTPException) as error:
-            raise InputError(f"{url} could not be downloaded ({error}): {by_hand}") from error
-        if (found := _sha256(partial)) != sha256:
+            goes_on = ""
+            if size := file.seek(0, os.SEEK_END):
+                goes_on = f"; {size / 1e6:.1f} MB are there, and the next try goes on from them"
+            else:
+                partial.unlink()
             raise InputError(
-                f"{url} gave a file with sha256 {found}, expected {sha256} (truncated, or replaced "
-                f"by a proxy): try again, or {by_hand}"
-            )
-        partial.replace(destination)
+                f"{url} could not be downloaded ({error}){goes_on}. Try again, or {by_hand}"
+            ) from error
+    if (found := _sha256(partial)) != sha256:
+        partial.unlink()
+        raise InputError(
+            f"{url} gave a file with sha256 {found}, expected {sha256} (replaced by a proxy, or "
+            f"damaged on its way): try again, or {by_hand}"
+        )
+    partial.replace(destination)
+
+
+@contextlib.contextmanager
+def _opened_partial(path: pathlib.Path) -> Iterator[BinaryIO]:
+    """The file of an earlier try at its end, or a new one.
+
+    Raises `InputError` where somebody else has put something there.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
+    except OSError as error:
+        raise InputError(f"{path} cannot be opened ({error.strerror}): remove it") from error
+    with open(descriptor, "r+b") as file:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode) or status.st_uid != os.geteuid():
+            raise InputError(f"{path} is not a file of yours: remove it")
+        file.seek(0, os.SEEK_END)
+        yield file
 
 
 def _copy(url: str, file: BinaryIO, title: str) -> None:
-    """Copies what is at `url` to an open file and shows the progress."""
-    with urllib.request.urlopen(url, timeout=30) as response:
-        size = int(response.headers.get("Content-Length", 0)) or None
-        with tqdm.tqdm(total=size, unit="B", unit_scale=True, desc=title) as progress:
+    """Appends to an open file what it lacks of the file at `url`, and shows the progress.
+
+    Raises `OSError` where less comes than was announced.
+    """
+    start = file.tell()
+    request = urllib.request.Request(url, headers={"Range": f"bytes={start}-"} if start else {})
+    try:
+        response = urllib.request.urlopen(request, timeout=30)
+    except urllib.error.HTTPError as error:
+        if error.code == http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:  # all of it is there
+            return
+        raise
+    with response:
+        if start and response.status != http.HTTPStatus.PARTIAL_CONTENT:  # the whole file comes
+            start = 0
+            file.seek(0)
+            file.truncate()
+        size = start + int(response.headers.get("Content-Length", 0)) or None
+        with tqdm.tqdm(
+            total=size, initial=start, unit="B", unit_scale=True, desc=title
+        ) as progress:
             while block := response.read(1 << 20):
                 file.write(block)
                 progress.update(len(block))
+    file.flush()
+    if size and file.tell() < size:
+        raise OSError(f"the connection broke off at {file.tell()} of {size} bytes")
 
 
 def _sha256(file: pathlib.Path) -> str:

@@ -1,22 +1,15 @@
-"""CLIP's text tower and its tokenizer.
+"""CLIP's text tower.
 
 Axes: b texts, t tokens, c channels.
 """
 
 import functools
-import html
-import re
-from typing import Any
 
-import ftfy
-import instant_clip_tokenizer
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import nnx
 
-from safe_jax.clip.config import CONTEXT_LENGTH, HEAD_WIDTH, Activation, CLIPConfig
-from safe_jax.runtime.errors import InputError
+from safe_jax.clip.config import HEAD_WIDTH, Activation, CLIPConfig
 
 _ACTIVATIONS = {
     "quick_gelu": lambda x: x * jax.nn.sigmoid(1.702 * x),  # OpenAI's
@@ -97,37 +90,3 @@ class TextTower(nnx.Module):
         # The end-of-text token has the highest number in the vocabulary.
         end_bc = x_btc[jnp.arange(b), tokens_bt.argmax(-1)]
         return self.ln_final(end_bc) @ self.text_projection[...]
-
-
-@functools.cache
-def _tokenizer() -> Any:
-    module: Any = instant_clip_tokenizer  # has no stubs
-    return module.Tokenizer()
-
-
-def tokenize(
-    texts: list[str], context_length: int = CONTEXT_LENGTH, truncate: bool = False
-) -> np.ndarray:
-    """Tokenizes as OpenAI's `clip.tokenize` does: int32 `(len(texts), context_length)`.
-
-    Raises `InputError`, which shows the text, where a text does not fit and `truncate` is not set.
-    """
-    if isinstance(texts, str):
-        raise ValueError("tokenize takes a list of texts: write tokenize([text])")
-    cleaned = [_clean(text) for text in texts]
-    if not truncate:
-        for text, clean in zip(texts, cleaned, strict=True):
-            needed = len(_tokenizer().encode(clean)) + 2
-            if needed > context_length:
-                shown = text if len(text) <= 60 else text[:57] + "..."
-                raise InputError(
-                    f"{shown!r} has {needed} tokens, of at most {context_length}: shorten the "
-                    "class name or the template (in Python, truncate=True drops its end)"
-                )
-    tokens = _tokenizer().tokenize_batch(cleaned, context_length=context_length)
-    return tokens.astype(np.int32)
-
-
-def _clean(text: str) -> str:
-    text = html.unescape(html.unescape(ftfy.fix_text(text)))  # twice, as CLIP was trained
-    return re.sub(r"\s+", " ", text).strip()

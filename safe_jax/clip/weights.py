@@ -249,13 +249,28 @@ def load(
     dtype: DTypeLike = jnp.float32,
     sharding: jax.sharding.Sharding | None = None,
 ) -> CLIP:
-    """The model in an Orbax directory, its arrays placed by `sharding`; see `clip.load`."""
-    model = abstract_model(read_metadata(directory).clip, dtype)
+    """The model in an Orbax directory, its arrays placed by `sharding`; see `clip.load`.
+
+    Raises `InputError` where the arrays are not those that were saved.
+    """
+    metadata = read_metadata(directory)
+    model = abstract_model(metadata.clip, dtype)
     sharding = sharding or jax.sharding.SingleDeviceSharding(jax.devices()[0])
     abstract: Any = {
         path.replace("/", "."): jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)
         for path, x in flatten(model).items()
     }
-    tree: Any = ocp.load(_absolute(directory), abstract)
+    try:
+        tree: Any = ocp.load(_absolute(directory), abstract)
+    except Exception as error:  # Orbax raises many kinds for damaged files
+        reason = (str(error).strip() or repr(error)).splitlines()[0]
+        raise InputError(
+            f"{directory} is damaged: remove it and convert the weights again ({reason})"
+        ) from error
     leaves = {path.replace(".", "/"): x for path, x in tree.items()}
+    if digest(leaves, metadata.clip) != metadata.digest:
+        raise InputError(
+            f"{directory} is damaged, its arrays are not those that were saved: remove it and "
+            "convert the weights again"
+        )
     return nnx.merge(nnx.graphdef(model), unflatten(leaves))

@@ -1,6 +1,8 @@
 """Parses configs on the command line, where a mistake gets one line; and logs to standard error."""
 
+import difflib
 import logging
+import pathlib
 import re
 import sys
 
@@ -8,11 +10,16 @@ from absl import flags
 
 from safe_jax.runtime.errors import InputError
 
+CONFIGS = pathlib.Path(__file__).parents[1] / "configs"
+
 
 def parse(argv: list[str], values: flags.FlagValues = flags.FLAGS) -> list[str]:
-    """Parses flags, including `--config`, and returns the rest; a mistake exits with one line."""
+    """Parses flags, including `--config`, and returns the rest; a mistake exits with one line.
+
+    A config may be a file, or one of the package's by its name.
+    """
     try:
-        rest = values(argv)
+        rest = values(_with_files(argv))
         if values.config is not None:
             values.config.lock()  # otherwise a missing file is noticed only when a knob is read
         if len(rest) > 1:
@@ -27,8 +34,8 @@ def parse(argv: list[str], values: flags.FlagValues = flags.FLAGS) -> list[str]:
         sys.exit(f"error: there is no config.{next(filter(None, knob.groups()))}: {hint}")
     except ImportError as error:
         sys.exit(
-            f"error: {error}, which the config file imports: start the command where the folder "
-            "configs/ is, or make what it imports importable (PYTHONPATH)"
+            f"error: {error}, which the config file imports: the package's configs are imported as "
+            "`from safe_jax.configs import default`; your own have to be importable (PYTHONPATH)"
         )
     except (flags.Error, OSError) as error:
         # A config file raised it, and absl wrapped it.
@@ -36,6 +43,34 @@ def parse(argv: list[str], values: flags.FlagValues = flags.FLAGS) -> list[str]:
             error = error.__context__
         sys.exit(f"error: {' '.join(str(error).split())}")
     return rest
+
+
+def _with_files(argv: list[str]) -> list[str]:
+    """The arguments, with the file of a config in the place of its name."""
+    found = list(argv)
+    for at, argument in enumerate(argv):
+        flag, equals, value = argument.partition("=")
+        if flag in ("--config", "-config") and equals:
+            found[at] = f"{flag}={_file_of(value)}"
+        elif at and argv[at - 1] in ("--config", "-config"):
+            found[at] = _file_of(argument)
+    return found
+
+
+def _file_of(given: str) -> str:
+    """The file of a config of the package; a path, as it is. Raises `flags.Error`.
+
+    Either may be followed by `:` and an argument of the config.
+    """
+    name, colon, argument = given.partition(":")
+    if not re.fullmatch(r"\w+", name) or pathlib.Path(name).exists():
+        return given
+    names = sorted(file.stem for file in CONFIGS.glob("[!_]*.py"))
+    if name not in names:
+        near = difflib.get_close_matches(name, names, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"one of {', '.join(names)}, or a file"
+        raise flags.Error(f"there is no config {name!r}: {hint}")
+    return f"{CONFIGS / name}.py{colon}{argument}"
 
 
 def log_to_stderr(prefix: str, level: int) -> None:

@@ -1,6 +1,8 @@
 """The bank: the same bits however it was made, and never one that is out of date."""
 
+import itertools
 import os
+import pathlib
 
 import jax
 import numpy as np
@@ -174,3 +176,70 @@ def test_a_full_disk_is_told_before_any_work(settings, model, tiny_root, names, 
     monkeypatch.setattr(store.shutil, "disk_usage", lambda _: usage)
     with pytest.raises(InputError, match=r"the banks take 0\.0 GB, .* set config\.cache_dir"):
         store.check_space([spec, spec], model.config)
+
+
+def flip(file, at, bit=1):
+    content = bytearray(file.read_bytes())
+    content[at] ^= bit
+    file.write_bytes(content)
+
+
+def cut(file):
+    file.write_bytes(file.read_bytes()[:-1000])
+
+
+def zero(file):
+    array = np.load(file)
+    array[3] = 0
+    np.save(file, array)
+
+
+def other_type(file):
+    np.save(file, np.load(file).astype(np.float64))
+
+
+DAMAGE = {
+    "a flipped bit of a map": lambda bank: flip(bank / "dense.npy", -7000),
+    "a flipped bit of a feature": lambda bank: flip(bank / "pooled.npy", -70),
+    "a flipped bit of a checksum": lambda bank: flip(bank / "checksums.npy", -8),
+    "zeros": lambda bank: zero(bank / "dense.npy"),
+    "another type": lambda bank: other_type(bank / "pooled.npy"),
+    "cut short": lambda bank: cut(bank / "dense.npy"),
+    "a broken header": lambda bank: flip(bank / "dense.npy", 3),
+    "a missing file": lambda bank: (bank / "pooled.npy").unlink(),
+}
+
+
+@pytest.mark.parametrize("kind", DAMAGE)
+def test_a_damaged_bank_is_made_anew(settings, model, tiny_root, names, caplog, kind):
+    names = names[:5]
+    wanted = {k: x[:] for k, x in obtain(settings, model, tiny_root, names).arrays.items()}
+    (folder,) = [
+        f for f in (store.paths.cache(settings.cache_dir) / "banks").iterdir() if f.is_dir()
+    ]
+    DAMAGE[kind](folder)
+    again = obtain(settings, model, tiny_root, names)
+    for name, x in wanted.items():
+        np.testing.assert_array_equal(again.arrays[name][:], x)
+    assert "is damaged and made anew" in caplog.text
+
+
+def test_a_damaged_beginning_of_a_bank_is_thrown_away(
+    settings, model, tiny_root, names, monkeypatch
+):
+    wanted = obtain(changed(settings, cache_dir=settings.cache_dir + "-2"), model, tiny_root, names)
+    load, numbers = images.load, itertools.count()
+
+    def dying(crop, *args):
+        if next(numbers) == 30:
+            raise KeyboardInterrupt
+        return load(crop, *args)
+
+    monkeypatch.setattr(images, "load", dying)
+    with pytest.raises(KeyboardInterrupt):
+        obtain(settings, model, tiny_root, names)
+    monkeypatch.setattr(images, "load", load)
+    (partial,) = pathlib.Path(settings.cache_dir).rglob("*.partial")
+    assert int((partial / "progress").read_text())
+    flip(partial / "dense.npy", 200)
+    same(obtain(settings, model, tiny_root, names), wanted)

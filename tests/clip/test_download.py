@@ -3,7 +3,9 @@
 import functools
 import hashlib
 import http.server
+import pathlib
 import threading
+from typing import ClassVar
 
 import pytest
 
@@ -13,7 +15,27 @@ from safe_jax.runtime.errors import InputError
 
 
 class Handler(http.server.SimpleHTTPRequestHandler):
-    """Serves files without a log."""
+    """Serves files, or the rest of one from the byte asked for.
+
+    `cut` are how many bytes of each of the next answers are sent before the connection breaks off,
+    and `ranges` what was asked for.
+    """
+
+    cut: ClassVar[list[int]] = []
+    ranges: ClassVar[list[str | None]] = []
+
+    def do_GET(self):
+        content = pathlib.Path(self.translate_path(self.path)).read_bytes()
+        asked = self.headers.get("Range")
+        self.ranges.append(asked)
+        start = int(asked.removeprefix("bytes=").removesuffix("-")) if asked else 0
+        if start >= len(content) > 0:
+            self.send_error(416)
+            return
+        self.send_response(206 if asked else 200)
+        self.send_header("Content-Length", str(len(content) - start))
+        self.end_headers()
+        self.wfile.write(content[start:][: self.cut.pop(0) if self.cut else None])
 
     def log_message(self, *_):
         pass
@@ -56,14 +78,39 @@ def test_another_file_than_openais_is_refused(released, tmp_path):
         download.fetch("RN50", tmp_path / "cache", host)
 
 
-def test_an_existing_file_or_link_is_never_written_through(released, tmp_path, monkeypatch):
+def test_a_download_that_broke_off_goes_on_where_it_ended(released, tmp_path, monkeypatch):
+    monkeypatch.setattr(download, "_convert", torch_files.convert)  # in this process: sooner
+    host, file = released
+    half = file.stat().st_size // 2
+    monkeypatch.setattr(Handler, "cut", [half])
+    monkeypatch.setattr(Handler, "ranges", [])
+    with pytest.raises(InputError, match=r"MB are there, and the next try goes on from them"):
+        download.fetch("RN50", tmp_path / "cache", host)
+    assert (tmp_path / "cache" / "weights" / "RN50.pt.partial").stat().st_size == half
+    folder = download.fetch("RN50", tmp_path / "cache", host)
+    assert Handler.ranges == [None, f"bytes={half}-"]
+    assert clip.load(folder).image_size == 64
+    assert (folder.parent / "RN50.pt").read_bytes() == file.read_bytes()
+    assert not (folder.parent / "RN50.pt.partial").exists()
+
+
+def test_a_whole_but_unverified_file_is_not_fetched_again(released, tmp_path, monkeypatch):
+    """A kill right before the file gets its name leaves that."""
+    monkeypatch.setattr(download, "_convert", torch_files.convert)
+    host, file = released
+    partial = tmp_path / "cache" / "weights" / "RN50.pt.partial"
+    partial.parent.mkdir(parents=True)
+    partial.write_bytes(file.read_bytes())
+    assert clip.load(download.fetch("RN50", tmp_path / "cache", host)).image_size == 64
+
+
+def test_a_link_is_never_written_through(released, tmp_path):
     host, _ = released
     folder = tmp_path / "cache" / "weights"
     folder.mkdir(parents=True)
-    monkeypatch.setattr(download.secrets, "token_hex", lambda size: "guessed")
-    link = folder / "RN50.pt.guessed.partial"
+    link = folder / "RN50.pt.partial"
     link.symlink_to(tmp_path / "elsewhere")
-    with pytest.raises(InputError, match=r"could not be downloaded \(.*File exists"):
+    with pytest.raises(InputError, match=r"RN50\.pt\.partial cannot be opened .*: remove it"):
         download.fetch("RN50", tmp_path / "cache", host)
     assert link.is_symlink()
     assert not (tmp_path / "elsewhere").exists()
