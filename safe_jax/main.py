@@ -6,7 +6,9 @@ On several hosts, start it on each: with --distributed where the cluster knows i
 Cloud TPU, Slurm), else with --coordinator, --processes and --process_id. --knobs lists every knob.
 """
 
+import io
 import logging
+import signal
 import sys
 
 import absl.logging
@@ -55,6 +57,9 @@ def main(_: list[str]) -> None:
             _run(config)
     except (InputError, OSError) as error:
         sys.exit(f"error: {hosts.prefix()}{error}")
+    except KeyboardInterrupt:
+        sys.stderr.write("interrupted: the same command goes on\n")
+        sys.exit(128 + signal.SIGINT)
 
 
 def _run(config: ConfigDict) -> None:
@@ -63,9 +68,12 @@ def _run(config: ConfigDict) -> None:
     workdir = paths.parse(WORKDIR.value or f"runs/{name}")
     rows = experiment.run(config, workdir)
     if hosts.is_first():
+        report.write([workdir], workdir / "report.html")
+        # A terminal may lack a character: that of "plus or minus", or one of a class's name.
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            sys.stdout.reconfigure(errors="replace")
         print(report.tables(rows))
         print(f"rows: {workdir}/results.jsonl")
-        report.write([workdir], workdir / "report.html")
         print(f"report: {workdir}/report.html")
 
 

@@ -1,7 +1,9 @@
 """The documented command: in this process, but for what only a process shows."""
 
 import os
+import pathlib
 import shutil
+import subprocess
 
 import PIL.Image
 import pytest
@@ -10,9 +12,9 @@ from ml_collections import config_flags
 
 from safe_jax.experiment import run as experiment
 from safe_jax.experiment.results import Results
-from safe_jax.runtime import command_line
+from safe_jax.runtime import command_line, paths
 from safe_jax.runtime.errors import InputError
-from tests import in_process, tiny
+from tests import commands, in_process, tiny
 from tests.commands import ROOT, rows, run
 
 
@@ -228,3 +230,39 @@ def test_unusable_images_are_named_before_any_work(tiny_root, tmp_path):
     assert f"{images}/red/test_00.jpg: missing" in process.stderr
     assert f"{images}/blue/test_01.jpg: cannot be decoded" in process.stderr
     assert not (tmp_path / "cache").exists()
+
+
+@pytest.mark.usefixtures("one_device")
+def test_copies_of_training_images_are_warned_of(done, tiny_root, tmp_path, caplog):
+    """The same bytes at another path; the split file names both."""
+    root = tmp_path / "root"
+    shutil.copytree(tiny_root / "patches", root / "patches")
+    images = root / "patches" / "images"
+    for label in ("red", "blue"):
+        shutil.copy(images / label / "train_00.jpg", images / label / "test_00.jpg")
+    config = tiny.config(
+        root, weights=str(tiny_root / "clip_tiny"), shots=(10,), methods=("zero_shot",),
+        cache_dir=str(tmp_path / "cache"),
+    )  # fmt: skip
+    experiment.run(config, tmp_path / "run")
+    assert "2 images to evaluate on are byte for byte images to tune or to choose" in caplog.text
+
+
+def test_a_terminal_without_the_characters_gets_a_table(done, tiny_root, monkeypatch):
+    """The rows are there already; the table has a plus-minus."""
+    arguments = commands.command(tiny_root, done.workdir, done.cache)
+    process = subprocess.run(
+        arguments, cwd=ROOT, capture_output=True, env=os.environ | {"PYTHONIOENCODING": "ascii"}
+    )
+    assert process.returncode == 0, process.stderr
+    assert b"SAFE" in process.stdout
+    assert b" ? " in process.stdout
+
+
+def test_without_a_home_the_cache_has_to_be_named(monkeypatch):
+    def no_home(_):
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(pathlib.Path, "expanduser", no_home)
+    with pytest.raises(InputError, match=r"no home folder is known; name a folder \(config"):
+        paths.cache("~/.cache/safe_jax")

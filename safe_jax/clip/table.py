@@ -150,6 +150,9 @@ def _size(tensors: Mapping[str, np.ndarray], *alternatives: tuple[str, int]) -> 
 
 
 def _count(tensors: Mapping[str, np.ndarray], pattern: str) -> int:
-    """How many blocks match; at least one, which is then listed as missing."""
-    numbers = [int(match[1]) for match in map(re.compile(pattern).match, tensors) if match]
-    return max(numbers, default=0) + 1
+    """How many blocks match; at least one, which is then listed as missing.
+
+    Blocks with higher numbers than there are blocks are listed as unexpected.
+    """
+    numbers = {int(match[1]) for match in map(re.compile(pattern).match, tensors) if match}
+    return max(1, len(numbers))

@@ -27,6 +27,7 @@ from safe_jax.runtime.errors import InputError, listing
 
 _TOWER = "visual", "attnpool"
 ModelT = TypeVar("ModelT", bound=ImageTower)
+_LARGEST_SCALE = 5.0  # a bit more than CLIP's ln 100, for weights in 16 bits
 DType = Literal["float32", "float16", "bfloat16"]  # float32 holds the values of each
 Digest = Annotated[str, pydantic.StringConstraints(pattern="^[0-9a-f]{64}$")]
 
@@ -112,8 +113,22 @@ def from_torch(
     unusable = [name for name, place in places.items() if not np.isfinite(leaves[place.path]).all()]
     if unusable:
         raise InputError("the checkpoint has values that are not finite:" + listing(unusable))
+    _check_ranges(leaves)
     integers = {n: int(x) for n, x in tensors.items() if table.BOOKKEEPING.fullmatch(n)}
     return Converted(config, leaves, TorchExtras(dtypes=dtypes, integers=integers))
+
+
+def _check_ranges(leaves: Mapping[str, np.ndarray]) -> None:
+    """Raises `InputError` for values that no training gives, and that make numbers worthless."""
+    scale = leaves["logit_scale"].item()
+    if not scale <= _LARGEST_SCALE:
+        raise InputError(
+            f"logit_scale is {scale:g}, which would multiply cosines by exp({scale:g}): its "
+            "logarithm is expected, which CLIP keeps below ln 100 = 4.6"
+        )
+    negative = [path for path, x in leaves.items() if path.endswith("/var") and (x < 0).any()]
+    if negative:
+        raise InputError("the checkpoint has negative variances:" + listing(negative))
 
 
 def match(tensors: Mapping[str, np.ndarray], config: CLIPConfig) -> dict[str, table.Place]:

@@ -26,6 +26,7 @@ from safe_jax.runtime import command_line, paths
 from safe_jax.runtime.errors import InputError
 
 SHOWN = 3  # missing images that a message names
+OTHER_NAMES = {"2750": ("EuroSAT_RGB",)}  # of the benchmark's folders, as archives have them
 
 # Folders of the benchmark, none of which is a misspelling of another.
 _FOLDERS = {pathlib.Path(x.image_dir).parts[0] for x in [*LAYOUTS.values(), *TRANSFER.values()]}
@@ -64,7 +65,7 @@ def _inspect(
     """Looks for the `needed` paths below `root`, then for the images of what `load` returns."""
     traced = [_trace(root, path, cutoff=0.85) for path in needed]
     if missing := [trace for trace in traced if trace.missing]:
-        if missing == traced and all(t.at_root and not t.near for t in traced):
+        if missing == traced and all(t.at_root and not t.near and not t.moved for t in traced):
             return Finding(True, "absent", [])
         return Finding(False, "incomplete", list(dict.fromkeys(map(_describe, missing))))
     try:
@@ -84,14 +85,19 @@ def _inspect(
 
 
 class _Trace(NamedTuple):
-    """The first missing folder or file of a path, if any, and a misspelling of it beside."""
+    """The first missing folder or file of a path, if any, and a misspelling of it beside.
+
+    `moved` is where the whole path is, with a folder too many or too few on the way.
+    """
 
     missing: paths.Path | None
     near: paths.Path | None
     at_root: bool = False  # whether it would be in the root itself
+    moved: tuple[paths.Path, paths.Path] | None = None  # where it is, and where it should be
 
 
-def _trace(root: paths.Path, path: str | pathlib.PurePath, cutoff: float) -> _Trace:
+def _trace(root: paths.Path, path: str | pathlib.PurePath, cutoff: float, first: int = 1) -> _Trace:
+    """Follows a path from `root`; folders from the `first` on may be too many."""
     target = paths.join(root, path)
     steps = [*reversed(target.parents), target]
     if target.is_relative_to(root):
@@ -102,11 +108,39 @@ def _trace(root: paths.Path, path: str | pathlib.PurePath, cutoff: float) -> _Tr
         if not step.exists():
             at = step.parent
             near = _nearest(step.name, paths.names(at), cutoff) if at.is_dir() else None
-            return _Trace(step, at / near if near else None, at == root)
+            moved = _moved(root, target, first)
+            return _Trace(step, at / near if near else None, at == root, moved)
     return _Trace(None, None)
 
 
+def _moved(
+    root: paths.Path, target: paths.Path, first: int
+) -> tuple[paths.Path, paths.Path] | None:
+    """Where a path is instead: a folder in one of its own name, or a folder left out.
+
+    Gives the folder that is there, and the one that it should be.
+    """
+    if not target.is_relative_to(root) or paths.is_remote(target):
+        return None
+    parts = target.relative_to(root).parts
+    for at, part in enumerate(parts[:-1]):
+        before, after = root.joinpath(*parts[:at]), parts[at + 1 :]
+        for other in (part, *OTHER_NAMES.get(part, ())):
+            twice = before / other / other
+            if twice.joinpath(*after).exists():
+                return twice, before / part
+        if at >= first and before.joinpath(*after).exists():
+            return before / after[0], before / part / after[0]
+    for other in OTHER_NAMES.get(parts[-1], ()):
+        if (beside := root.joinpath(*parts[:-1]) / other).exists():
+            return beside, target
+    return None
+
+
 def _describe(trace: _Trace) -> str:
+    if trace.moved:
+        found, wanted = trace.moved
+        return f"{wanted} is expected, and its contents are in {found}: move them"
     if trace.near and trace.missing:
         return f"{trace.near} is probably {trace.missing.name}: rename it"
     return f"{trace.missing} is missing"
@@ -136,8 +170,8 @@ def _missing_images(image_dir: paths.Path, records: Collection[Record]) -> list[
         return []
     shown = ", ".join(map(str, absent[:SHOWN])) + (", ..." if len(absent) > SHOWN else "")
     problems = [f"{len(absent)} of {len(records)} images are missing: {shown}"]
-    trace = _trace(image_dir, absent[0], cutoff=1)
-    return [*problems, _describe(trace)] if trace.near else problems
+    trace = _trace(image_dir, absent[0], cutoff=1, first=0)
+    return [*problems, _describe(trace)] if trace.near or trace.moved else problems
 
 
 def main(argv: list[str], prog: str = "python -m safe_jax.data.check") -> int:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import difflib
+import itertools
 import logging
 import re
 from typing import Annotated
@@ -12,7 +13,7 @@ from safe_jax.data import imagenet, prompts, tfds
 from safe_jax.data.layouts import LAYOUTS, TRANSFER, Layout
 from safe_jax.data.records import Boxes, Record, Splits, read_split_file
 from safe_jax.runtime import paths, schema
-from safe_jax.runtime.errors import InputError
+from safe_jax.runtime.errors import InputError, listing
 from safe_jax.runtime.paths import Path
 from safe_jax.runtime.schema import ListOrTuple, Text, knob
 
@@ -147,12 +148,42 @@ def load(settings: DataSettings) -> Dataset:
         log.warning(
             "%d images are in test and in train or val: accuracies will be too high", shared
         )
+    _check_names(splits)
     classnames = tuple(classname.replace("_", " ") for classname in classnames)
+    _warn_of_untrained(name(settings), splits, classnames)
     if settings.prompts_file:
         sentences = prompts.read(paths.join(root, settings.prompts_file), classnames)
     else:
         sentences = prompts.fill(layout.templates, classnames)
+    prompts.warn_of_equal(sentences, classnames)
     return Dataset(name(settings), image_dir, classnames, sentences, splits, boxes)
+
+
+def _check_names(splits: Splits) -> None:
+    """Raises `InputError` for images whose names no bank and no row could hold."""
+    odd = []
+    for record in itertools.chain(*splits):
+        try:
+            record.path.encode()
+        except UnicodeEncodeError:
+            odd.append(ascii(record.path))
+    if odd:
+        raise InputError(
+            f"the names of {len(odd)} images are not UTF-8; rename them:" + listing(odd)
+        )
+
+
+def _warn_of_untrained(dataset: str, splits: Splits, classnames: tuple[str, ...]) -> None:
+    """Warns of classes without an image to train on or to validate with."""
+    for part, use in (("train", "training"), ("val", "validation")):
+        there = {record.label for record in getattr(splits, part)}
+        absent = [c for label, c in enumerate(classnames) if label not in there]
+        if there and absent:
+            log.warning(
+                "%s: %d of %d classes have no %s image: %s%s",
+                dataset, len(absent), len(classnames), use, ", ".join(absent[:5]),
+                ", ..." if len(absent) > 5 else "",
+            )  # fmt: skip
 
 
 def transfer_names(settings: DataSettings) -> list[str]:

@@ -1,9 +1,12 @@
 """A user's folder: `root/class/image`, or `root/{train,val,test}/class/image`."""
 
+import collections
 import logging
+import pathlib
 import re
+from collections.abc import Iterable
 
-from safe_jax.data.records import Record, Splits, complete, list_files
+from safe_jax.data.records import Record, Splits, complete
 from safe_jax.runtime import paths
 from safe_jax.runtime.errors import InputError, listing
 
@@ -13,7 +16,11 @@ SUFFIXES = (
 )  # fmt: skip
 log = logging.getLogger(__name__)
 
-_PARTS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
+_PARTS = {
+    "train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val",
+    "test": "test", "testing": "test",
+}  # fmt: skip
+_HEIC = "photos in HEIC have to be converted first, to JPEG for example"
 
 
 def read(root: paths.Path) -> tuple[Splits, list[str]]:
@@ -40,38 +47,83 @@ def read_parts(root: paths.Path) -> tuple[dict[str, list[Record]], list[str]]:
     parts = _find_parts(root)
     names = sorted(parts["train"][0], key=natural)
     _check_classes(root, parts, names)
-    records, empty, others = {}, [], 0
+    records, empty, others = {}, [], []
     for part, (classes, prefix) in parts.items():
         records[part] = []
         for label, name in enumerate(names):
-            listed = list_files(root, prefix + name) if name in classes else []
-            files = [file for file in listed if file.lower().endswith(SUFFIXES)]
-            others += len(listed) - len(files)
+            listed = _listed(root, prefix + name) if name in classes else []
+            files = [file for file in listed if _is_image(file)]
+            others += [file for file in listed if not _is_image(file)]
             if not files and (part == "train" or name in classes):
                 empty.append(f"{root}/{prefix}{name}")
             records[part] += [Record(file, label, name) for file in files]
     if empty:
         raise InputError(
-            f"{len(empty)} class folders hold no image ({', '.join(SUFFIXES)}):" + listing(empty)
+            f"{len(empty)} class folders hold no image ({', '.join(SUFFIXES)})"
+            f"{_hint_of(others)}:" + listing(empty)
         )
+    loose = [name for name in paths.names(root) if _is_image(name) and not (root / name).is_dir()]
+    if loose:
+        log.warning("%s: %d images lie in no class folder and are ignored", root, len(loose))
     if others:
-        log.warning("%s: %d files whose names are not those of images are ignored", root, others)
+        log.warning(
+            "%s: %d files whose names are not those of images are ignored%s",
+            root, len(others), _hint_of(others),
+        )  # fmt: skip
     return records, names
 
 
+def _is_image(name: str) -> bool:
+    return name.lower().endswith(SUFFIXES)
+
+
+def _listed(root: paths.Path, folder: str) -> list[str]:
+    """The files of a class, also those in folders below its own, as paths under `root`."""
+    return [f"{folder}/{name}" for name in paths.files_below(root / folder)]
+
+
+def _hint_of(others: Iterable[str]) -> str:
+    """What else was found, by suffix; HEIC, which phones write, is what it mostly is."""
+    suffixes = collections.Counter(pathlib.PurePath(name).suffix.lower() for name in others)
+    if not suffixes:
+        return ""
+    counts = ", ".join(f"{n} x {s or 'no suffix'}" for s, n in suffixes.most_common(3))
+    is_heic = {".heic", ".heif"} & suffixes.keys()
+    return f" (there are {counts}{'; ' + _HEIC if is_heic else ''})"
+
+
+def _part_of(folder: str) -> str | None:
+    """The split that a folder's name means: `train`, `Training_Set`, `val` and so on."""
+    plain = re.sub(r"[\W_]+", "", folder.casefold())
+    return _PARTS.get(plain.removesuffix("set"))
+
+
 def _find_parts(root: paths.Path) -> dict[str, tuple[set[str], str]]:
-    """The class folders of each split, and the prefix of their paths under `root`."""
+    """The class folders of each split, and the prefix of their paths under `root`.
+
+    A folder called `train` that holds images, and no folders, is that of a class.
+    """
     folders = paths.subfolders(root)
-    if "train" not in map(str.lower, folders):
+    inside = {name: paths.subfolders(root / name) for name in folders if _part_of(name)}
+    if not any(_part_of(name) == "train" and classes for name, classes in inside.items()):
         return {"train": (folders, "")}
-    parts = {}
-    for name in folders:
-        if name.lower() not in _PARTS:
-            raise InputError(f"{root}: beside train/ only val/ and test/ are expected, not {name}/")
-        part = _PARTS[name.lower()]
+    parts: dict[str, tuple[set[str], str]] = {}
+    for name in sorted(folders):
+        part = _part_of(name)
+        if part is None:
+            raise InputError(
+                f"{root}: train/ holds class folders and so is a split; beside it only val/ and "
+                f"test/ are expected, not {name}/"
+            )
         if part in parts:
             raise InputError(f"{root}: two folders are for {part}; keep one")
-        parts[part] = paths.subfolders(root / name), f"{name}/"
+        if not inside[name]:
+            count = sum(map(_is_image, paths.names(root / name)))
+            raise InputError(
+                f"{root}/{name} holds {count} images but no class folders: sort them into one "
+                "folder for each class, as in train/, or take the folder away"
+            )
+        parts[part] = inside[name], f"{name}/"
     return parts
 
 
@@ -84,6 +136,11 @@ def _check_classes(
             f"{root}: a folder for each of at least two classes is expected"
             f"{' in train/' if parts['train'][1] else ''}, not {len(names)}"
         )
+    if odd := [ascii(name) for name in names if not _is_utf8(name)]:
+        raise InputError(
+            f"{root}: the names of {len(odd)} class folders are not UTF-8; rename them:"
+            + listing(odd)
+        )
     spaced = [name.replace("_", " ") for name in names]
     if twice := sorted({name for name in spaced if spaced.count(name) > 1}):
         raise InputError(f"{root}: two folders each are for {', '.join(twice)}; rename one")
@@ -94,6 +151,14 @@ def _check_classes(
     ]
     if strange:
         raise InputError(f"{len(strange)} class folders are not in train:" + listing(strange))
+
+
+def _is_utf8(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def natural(name: str) -> tuple:

@@ -35,8 +35,19 @@ def read_classes(image_dir: paths.Path) -> dict[str, str]:
     file = image_dir.parent / "classnames.txt"
     if not file.exists():
         return benchmark_classes()
-    lines = file.read_text(encoding="utf-8").splitlines()
-    names = dict(line.strip().split(" ", 1) for line in lines if " " in line.strip())
+    try:
+        lines = file.read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeDecodeError:
+        raise InputError(f"{file}: UTF-8 is expected") from None
+    names = {}
+    for number, line in enumerate(lines, 1):
+        wnid, *rest = line.split(maxsplit=1)[:2] or [""]
+        if not wnid:
+            continue
+        if not rest or wnid in names:
+            what = "twice" if wnid in names else "without a name"
+            raise InputError(f"{file}, line {number}: {wnid} is there {what}; `wnid name` expected")
+        names[wnid] = rest[0].strip()
     if not names:
         raise InputError(f"{file}: a line `wnid name` for each class is expected")
     known = benchmark_classes()
@@ -64,6 +75,13 @@ def read(image_dir: paths.Path) -> tuple[Splits, list[str]]:
         part: paths.subfolders(image_dir / part) if (image_dir / part).is_dir() else set()
         for part in parts
     }
+    for part in parts:
+        if (image_dir / part).is_dir() and not there[part]:
+            count = len(paths.names(image_dir / part))
+            raise InputError(
+                f"{image_dir / part} holds {count} files but no class folders: sort them into "
+                "folders by WordNet id, as the script valprep.sh that goes round does"
+            )
     folders = [(part, wnid) for part in parts for wnid in names]
     if absent := [
         f"{image_dir}/{part}/{wnid}" for part, wnid in folders if wnid not in there[part]

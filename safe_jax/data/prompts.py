@@ -1,6 +1,7 @@
 """Sentences that describe each class: templates filled in, or a file of them."""
 
 import difflib
+import logging
 from collections.abc import Collection, Sequence
 from typing import Annotated
 
@@ -10,6 +11,8 @@ from safe_jax.runtime import schema
 from safe_jax.runtime.errors import InputError, listing
 from safe_jax.runtime.paths import Path
 from safe_jax.runtime.schema import Name, Text
+
+log = logging.getLogger(__name__)
 
 Prompts = tuple[tuple[str, ...], ...]  # of each class, by label
 
@@ -54,6 +57,20 @@ def read(file: Path, classnames: Sequence[str]) -> Prompts:
             + listing([name + _hint(name, spare) for name in absent])
         )
     return tuple(by_name[name] for name in classnames)
+
+
+def warn_of_equal(prompts: Prompts, classnames: Sequence[str]) -> None:
+    """Warns of classes whose prompts are the same to the tokenizer, which ignores case."""
+    by_prompts: dict[tuple[str, ...], list[str]] = {}
+    for name, sentences in zip(classnames, prompts, strict=True):
+        plain = tuple(" ".join(sentence.casefold().split()) for sentence in sentences)
+        by_prompts.setdefault(plain, []).append(name)
+    for names in by_prompts.values():
+        if len(names) > 1:
+            log.warning(
+                "%s have the same prompts: zero-shot answers the first and never another",
+                ", ".join(names),
+            )
 
 
 def _hint(name: str, spare: Collection[str]) -> str:

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import logging
+import pathlib
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -13,6 +14,7 @@ from safe_jax import clip
 from safe_jax.bank import store
 from safe_jax.bank.store import BankSpec
 from safe_jax.bank.view import View
+from safe_jax.data import photos
 from safe_jax.data.datasets import Dataset, Transfer
 from safe_jax.data.records import Record, check_files
 from safe_jax.experiment.knobs import Config
@@ -118,8 +120,40 @@ def prepare(
     }
     if not checked:
         check_files(sorted(unread, key=str), config.workers)
+    _warn_of_copies(of_uses)
     model = clip.load(directory, jnp.dtype(config.dtype), devices.replicated(mesh))
     head = TextHead.of(model, text_rows(model, data.prompts))
     store.check_space(list(specs.values()), model.config)
     banks = {use: store.load_or_extract(spec, model, mesh, config) for use, spec in specs.items()}
     return Prepared(model, head, mesh, banks)
+
+
+def _warn_of_copies(of_uses: Mapping[str, ImagesOfUse]) -> None:
+    """Warns of images to evaluate on that are, byte for byte, images to tune or to choose with.
+
+    Only files of equal size on a disk are read. Images of one path are warned of where a data set
+    is read.
+    """
+    sources = {
+        use: {
+            (size, path): of_use.spec.files[at]
+            for at, (path, size, _) in enumerate(of_use.spec.contents.images)
+            if size is not None and isinstance(of_use.spec.files[at], pathlib.Path)
+        }
+        for use, of_use in of_uses.items()
+    }
+    seen = {**sources.get("train", {}), **sources.get("val", {})}
+    sizes = {size for size, _ in seen}
+    asked = {key: file for key, file in sources.get("eval", {}).items() if key[0] in sizes}
+    asked = {key: file for key, file in asked.items() if key not in seen}
+    if not asked:
+        return
+    sizes = {size for size, _ in asked}
+    digests = {photos.digest(file) for (size, _), file in seen.items() if size in sizes}
+    copies = [path for (_, path), file in asked.items() if photos.digest(file) in digests]
+    if copies:
+        log.warning(
+            "%d images to evaluate on are byte for byte images to tune or to choose with, such as "
+            "%s: accuracies will be too high",
+            len(copies), copies[0],
+        )  # fmt: skip

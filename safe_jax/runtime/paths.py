@@ -44,7 +44,7 @@ def parse(given: epath.PathLike) -> Path:
     Raises `InputError` for a bucket other than Google's, and if gcsfs is not installed.
     """
     if not is_remote(given):
-        return pathlib.Path(given).expanduser()
+        return _expanded(given)
     if not str(given).startswith("gs://"):
         raise InputError(f"{given}: a path on a disk, or in a bucket (gs://...), is expected")
     try:
@@ -75,7 +75,16 @@ def cache(given: epath.PathLike) -> pathlib.Path:
             f"config.cache_dir={given}: banks are read by position, which takes a folder on a disk "
             "of this machine"
         )
-    return pathlib.Path(given).expanduser()
+    return _expanded(given)
+
+
+def _expanded(given: epath.PathLike) -> pathlib.Path:
+    try:
+        return pathlib.Path(given).expanduser()
+    except RuntimeError:
+        raise InputError(
+            f"{given}: no home folder is known; name a folder (config.cache_dir, or --cache-dir)"
+        ) from None
 
 
 def names(folder: Path) -> list[str]:
@@ -92,6 +101,19 @@ def subfolders(folder: Path) -> set[str]:
         return set(itertools.compress(found, is_folder))
     with os.scandir(folder) as entries:
         return {e.name for e in entries if e.is_dir() and not e.name.startswith(".")}
+
+
+def files_below(folder: Path) -> list[str]:
+    """The files in a folder, and on a disk those in folders below it, by path; none is hidden."""
+    if is_remote(folder):
+        return names(folder)
+    found = []
+    for directory, folders, files in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        below = os.path.relpath(directory, folder)
+        prefix = "" if below == "." else f"{below}/"
+        found += [prefix + name for name in files if not name.startswith(".")]
+    return sorted(found)
 
 
 def map_files(function: Callable[[T], U], items: Sequence[T], remote: bool) -> list[U]:

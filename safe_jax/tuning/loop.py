@@ -7,6 +7,7 @@ import contextlib
 import logging
 import pathlib
 import signal
+import threading
 from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
@@ -50,7 +51,7 @@ def run_steps(
     losses = np.full((total_steps, *state.step.shape), np.nan, np.float32)
     first = 0
     with (
-        _sigterm_noticed() as sigterm,
+        _signals_noticed() as signals,
         _open_checkpoints(folder, every) as checkpoints,
         _Progress(total_steps) as progress,
     ):
@@ -62,7 +63,7 @@ def run_steps(
             log.info("resuming at step %d of %d", first, total_steps)
 
         unread = None
-        stop_signal = hosts.StopSignal(sigterm)
+        stop_signal = hosts.StopSignal(signals)
         for step, batch in zip(range(first, total_steps), batches(first), strict=True):
             state, loss = steps.step(state, batch)
             progress.add(step, _images(batch))
@@ -73,10 +74,14 @@ def run_steps(
             if checkpoints.should_save(step + 1) or stop:
                 _read(losses, *unread)
                 unread = None
-                checkpoints.save(step + 1, {"state": state, "losses": losses}, force=True)
+                _save(checkpoints, step + 1, {"state": state, "losses": losses}, folder)
             if stop:
-                log.warning("SIGTERM: stopped after step %d; the same command goes on", step + 1)
-                raise SystemExit(128 + signal.SIGTERM)
+                number = signals[0] if signals else signal.SIGTERM
+                log.warning(
+                    "%s: stopped after step %d; the same command goes on",
+                    signal.Signals(number).name, step + 1,
+                )  # fmt: skip
+                raise SystemExit(128 + number)
         if unread is not None:
             _read(losses, *unread)
     if stop_signal.final():  # it came too late for the loop
@@ -127,12 +132,32 @@ def _abstract(x: Any) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding)
 
 
+def _save(checkpoints, step: int, content: Any, folder: pathlib.Path) -> None:
+    """Raises `InputError` where a checkpoint cannot be written."""
+    try:
+        checkpoints.save(step, content, force=True)
+    except Exception as error:  # Orbax raises many kinds for a full disk
+        reason = (str(error).strip() or repr(error)).splitlines()[0][:200]
+        raise InputError(
+            f"a checkpoint cannot be written in {folder} ({reason}): make room, or set another "
+            "--workdir; the same command goes on"
+        ) from error
+
+
 @contextlib.contextmanager
-def _sigterm_noticed() -> Iterator[list]:
-    """Yields a list that becomes non-empty when SIGTERM arrives."""
-    came: list[bool] = []
-    previous = signal.signal(signal.SIGTERM, lambda *_: came.append(True))
+def _signals_noticed() -> Iterator[list[int]]:
+    """Yields a list that SIGTERM and SIGINT append their number to.
+
+    In another thread than the main one, which alone may handle signals, it stays empty.
+    """
+    came: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield came
+        return
+    numbers = signal.SIGTERM, signal.SIGINT
+    previous = [signal.signal(number, lambda found, _: came.append(found)) for number in numbers]
     try:
         yield came
     finally:
-        signal.signal(signal.SIGTERM, previous)
+        for number, handler in zip(numbers, previous, strict=True):
+            signal.signal(number, handler)

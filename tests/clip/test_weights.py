@@ -31,6 +31,9 @@ def directory(state, tmp_path_factory):
             "cast them:\n  ln_final.bias: flo",
         ),
         ({"ln_final.bias": torch.full((64,), torch.nan)}, "not finite:\n  ln_final.bias"),
+        ({"logit_scale": torch.tensor(100.0)}, r"logit_scale is 100, .* logarithm is expected"),
+        ({"visual.bn1.running_var": -torch.ones(4)}, "negative variances:\n  visual/bn1/var"),
+        ({"visual.layer4.999999.conv1.weight": torch.zeros(1)}, "layer4.999999.* not a part of"),
     ],
 )
 def test_a_checkpoint_that_does_not_fit_is_refused(state, change, message):

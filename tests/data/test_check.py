@@ -9,6 +9,7 @@ import sys
 import pytest
 
 from safe_jax.data import check, imagenet
+from safe_jax.data.layouts import LAYOUTS
 from tests.data.listings import make_imagenet, touch
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -89,6 +90,31 @@ def test_variants_of_imagenet(tmp_path, capsys):
     assert lines["imagenet_v2"][1:] == [f"{v2}: 1 class folders are missing:", wnids[999]]
     touch(v2, "999/a.jpeg")
     assert said(capsys, tmp_path)[1] == 0
+
+
+@pytest.mark.parametrize(
+    ("files", "split", "said"),
+    [
+        (["dtd/dtd/images/banded/1.jpg"], "dtd", "dtd/dtd"),
+        (["eurosat/EuroSAT_RGB/Forest/1.jpg"], "eurosat", "eurosat/EuroSAT_RGB"),
+        (["stanford_cars/cars_train/cars_train/1.jpg"], "stanford_cars", "cars_train/cars_train"),
+        (["sun397/SUN397/abbey/1.jpg"], "sun397", "sun397/SUN397/abbey"),
+    ],
+)
+def test_a_layout_that_is_one_folder_off_is_told_of(tmp_path, capsys, files, split, said):
+    touch(tmp_path, *files)
+    paths_of = {
+        "dtd": "banded/1.jpg", "eurosat": "Forest/1.jpg",
+        "stanford_cars": "cars_train/1.jpg", "sun397": "a/abbey/1.jpg",
+    }  # fmt: skip
+    row = [paths_of[split], 0, "x"]
+    file = tmp_path / LAYOUTS[split].split_file
+    file.parent.mkdir(exist_ok=True)
+    file.write_text(json.dumps({"train": [row], "val": [], "test": [row]}))
+    assert check.main(["--root", str(tmp_path)]) == 1
+    out, _ = capsys.readouterr()
+    assert f"is expected, and its contents are in {tmp_path}/" in out
+    assert f"{said}: move them" in out
 
 
 def test_the_command_in_a_process_of_its_own(root):

@@ -1,5 +1,7 @@
 """A user's folder: its classes, its splits, and what can be wrong with it."""
 
+import os
+
 import pytest
 
 from configs import folder
@@ -77,3 +79,70 @@ def test_what_is_wrong_with_folders_is_said(tmp_path, files, said):
         load_folder(tmp_path / "root")
     with pytest.raises(InputError, match="no such folder; "):
         load_folder(tmp_path / "absent")
+
+
+def test_a_split_without_class_folders_is_refused_not_drawn_anew(tmp_path):
+    touch(tmp_path, *(f"train/{name}/{n}.png" for name in "ab" for n in range(5)))
+    touch(tmp_path, "test/1.png", "test/2.png")
+    with pytest.raises(InputError, match="test holds 2 images but no class folders"):
+        load_folder(tmp_path)
+
+
+def test_a_class_may_be_called_as_a_split_is(tmp_path):
+    touch(tmp_path, *(f"{name}/{n}.png" for name in ("bus", "test", "train") for n in range(5)))
+    assert load_folder(tmp_path).classnames == ("bus", "test", "train")
+    root = tmp_path / "divided"
+    touch(root, *(f"{part}/{name}/{n}.png" for part in ("train", "test")
+                  for name in ("car", "train") for n in range(5)))  # fmt: skip
+    data = load_folder(root)
+    assert data.classnames == ("car", "train")
+    assert [len(part) for part in data.splits] == [8, 2, 10]
+
+
+@pytest.mark.parametrize("words", [("training_set", "test_set"), ("Training", "TESTING")])
+def test_splits_go_by_other_words_too(tmp_path, words):
+    train, test = words
+    touch(tmp_path, *(f"{part}/{name}/{n}.png" for part in (train, test) for name in "ab"
+                      for n in range(10)))  # fmt: skip
+    assert [len(part) for part in load_folder(tmp_path).splits] == [16, 4, 20]
+
+
+def test_images_in_folders_of_a_class_are_its(tmp_path):
+    touch(tmp_path, *(f"cup/{below}/{n}.png" for below in "xy" for n in range(5)))
+    touch(tmp_path, *(f"fork/{n}.png" for n in range(5)), "fork/more/6.png", "fork/.x/7.png")
+    records = [record for part in load_folder(tmp_path).splits for record in part]
+    assert sorted(record.path for record in records if record.classname == "fork")[-1] == (
+        "fork/more/6.png"
+    )
+    assert len(records) == 16
+
+
+def test_what_is_no_image_is_told_by_its_kind(tmp_path, caplog):
+    touch(tmp_path, *(f"{name}/{n}.png" for name in "ab" for n in range(5)))
+    touch(tmp_path, "a/1.HEIC", "a/2.heic", "b/notes.txt", "loose.png")
+    load_folder(tmp_path)
+    assert "3 files whose names are not those of images are ignored" in caplog.text
+    assert "2 x .heic, 1 x .txt; photos in HEIC have to be converted first" in caplog.text
+    assert "1 images lie in no class folder" in caplog.text
+    touch(tmp_path, "c/1.heic")
+    with pytest.raises(InputError, match=r"1 class folders hold no image .*HEIC"):
+        load_folder(tmp_path)
+
+
+def test_names_that_are_not_utf8_are_refused_before_any_work(tmp_path):
+    touch(tmp_path, *(f"{name}/{n}.png" for name in "ab" for n in range(5)))
+    odd = os.fsencode(tmp_path / "a") + b"/caf\xe9.png"
+    with open(odd, "wb"):
+        pass
+    with pytest.raises(InputError, match=r"the names of 1 images are not UTF-8.*\n.*caf"):
+        load_folder(tmp_path)
+    os.remove(odd)
+    os.mkdir(os.fsencode(tmp_path) + b"/caf\xe9")
+    with pytest.raises(InputError, match="the names of 1 class folders are not UTF-8"):
+        load_folder(tmp_path)
+
+
+def test_classes_with_the_same_prompt_are_warned_of(tmp_path, caplog):
+    touch(tmp_path, *(f"{name}/{n}.png" for name in ("Cup", "cup", "fork") for n in range(5)))
+    load_folder(tmp_path)
+    assert "Cup, cup have the same prompts" in caplog.text

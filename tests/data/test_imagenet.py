@@ -49,8 +49,23 @@ def test_a_list_of_names_wins_and_says_so(tmp_path, caplog):
     data = load(dataset="imagenet", data_root=str(tmp_path))
     assert data.classnames == ("a tench", "goldfish")
     assert "has other names than the benchmark for 1 classes, such as n01440764" in caplog.text
-    (tmp_path / "imagenet" / "classnames.txt").write_text("tench\n")
-    with pytest.raises(InputError, match="a line `wnid name` for each class is expected"):
+    for content, message in (
+        ("\n", "a line `wnid name` for each class is expected"),
+        ("tench\n", "line 1: tench is there without a name"),
+        ("n01443537 goldfish\nn01440764\n", "line 2: n01440764 is there without a name"),
+        ("n01443537 goldfish\nn01443537 carp\n", "line 2: n01443537 is there twice"),
+    ):
+        (tmp_path / "imagenet" / "classnames.txt").write_text(content)
+        with pytest.raises(InputError, match=message):
+            load(dataset="imagenet", data_root=str(tmp_path))
+    (tmp_path / "imagenet" / "classnames.txt").write_text("n01443537\tgoldfish\nn01440764 tench\n")
+    assert load(dataset="imagenet", data_root=str(tmp_path)).classnames == ("tench", "goldfish")
+
+
+def test_validation_images_without_class_folders_are_told_of(tmp_path):
+    make_imagenet(tmp_path, ["n01443537", "n01440764"], "train")
+    touch(tmp_path / "imagenet" / "images" / "val", "ILSVRC2012_val_00000001.JPEG")
+    with pytest.raises(InputError, match="val holds 1 files but no class folders: sort them"):
         load(dataset="imagenet", data_root=str(tmp_path))
 
 

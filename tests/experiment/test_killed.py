@@ -76,14 +76,16 @@ def test_killed_five_times_in_extraction_and_five_in_tuning(done, tiny_root, tmp
 
 
 @pytest.mark.usefixtures("one_device")
-def test_sigterm_saves_and_the_same_command_goes_on(done, tiny_root, tmp_path, capsys):
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_saves_and_the_same_command_goes_on(done, tiny_root, tmp_path, capsys, number):
     arguments = command(tiny_root, tmp_path, done.cache)  # which saves no state by itself
     process = subprocess.run(
-        interrupted.command(arguments, "step", 3, signal.SIGTERM),
+        interrupted.command(arguments, "step", 3, number),
         cwd=ROOT, capture_output=True, text=True,
     )  # fmt: skip
-    assert process.returncode == 128 + signal.SIGTERM, process.stderr
-    assert "SIGTERM: stopped after step 3" in process.stderr
+    assert process.returncode == 128 + number, process.stderr
+    assert f"{number.name}: stopped after step 3; the same command goes on" in process.stderr
+    assert "Traceback" not in process.stderr
     in_process.run(tiny_root, tmp_path, done.cache)
     assert "resuming at step 3 of 5" in capsys.readouterr().err
     assert rows(tmp_path) == rows(done.workdir)
