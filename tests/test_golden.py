@@ -135,7 +135,7 @@ class Recorded(NamedTuple):
     points: float
 
 
-CALTECH = Recorded("caltech101_4shot_seed1.json", {"dataset": "caltech101"}, 4, 80, 6e-3, 0.3)
+CALTECH = Recorded("caltech101_4shot_seed1.json", {"dataset": "caltech101"}, 4, 60, 6e-3, 0.3)
 COLLAGE = Recorded("collage_16shot_seed1.json", COLLAGE_KNOBS, 16, 20, 0.1, 2.0)
 ADVICE = "compare the loss, AdamW and the batches with ../shared/golden/README.md's recipe"
 
