@@ -87,9 +87,6 @@ def test_pixels_are_openais(shared, golden):
 
 def test_image_features_are_openais(golden, model):
     pixels = images.normalize(golden["pixels"])
-    dense_bhwc, image_bd = image_features(model, pixels)
-    assert distance(dense_bhwc, golden["dense_bhwc"]) < 1e-4
-    assert distance(image_bd, golden["image_bd"]) < 1e-4
     dense_bhwc, image_bd = image_features(model.folded(), pixels)  # as banks are made
     assert distance(dense_bhwc, golden["dense_bhwc"]) < 1e-5
     assert distance(image_bd, golden["image_bd"]) < 1e-5

@@ -62,6 +62,12 @@ def read_parts(root: paths.Path) -> tuple[dict[str, list[Record]], list[str]]:
             f"{len(empty)} class folders hold no image ({', '.join(SUFFIXES)})"
             f"{_hint_of(others)}:" + listing(empty)
         )
+    deeper = [r.path for part in records.values() for r in part if _is_deeper(r, parts)]
+    if deeper:
+        log.warning(
+            "%s: %d images lie in folders below those of their classes, such as %s: they count",
+            root, len(deeper), deeper[0],
+        )  # fmt: skip
     loose = [name for name in paths.names(root) if _is_image(name) and not (root / name).is_dir()]
     if loose:
         log.warning("%s: %d images lie in no class folder and are ignored", root, len(loose))
@@ -71,6 +77,12 @@ def read_parts(root: paths.Path) -> tuple[dict[str, list[Record]], list[str]]:
             root, len(others), _hint_of(others),
         )  # fmt: skip
     return records, names
+
+
+def _is_deeper(record: Record, parts: dict[str, tuple[set[str], str]]) -> bool:
+    """Whether an image lies in a folder below that of its class."""
+    divided = any(prefix for _, prefix in parts.values())
+    return record.path.count("/") > 1 + divided
 
 
 def _is_image(name: str) -> bool:

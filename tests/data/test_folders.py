@@ -107,7 +107,7 @@ def test_splits_go_by_other_words_too(tmp_path, words):
     assert [len(part) for part in load_folder(tmp_path).splits] == [16, 4, 20]
 
 
-def test_images_in_folders_of_a_class_are_its(tmp_path):
+def test_images_in_folders_of_a_class_are_its(tmp_path, caplog):
     touch(tmp_path, *(f"cup/{below}/{n}.png" for below in "xy" for n in range(5)))
     touch(tmp_path, *(f"fork/{n}.png" for n in range(5)), "fork/more/6.png", "fork/.x/7.png")
     records = [record for part in load_folder(tmp_path).splits for record in part]
@@ -115,6 +115,7 @@ def test_images_in_folders_of_a_class_are_its(tmp_path):
         "fork/more/6.png"
     )
     assert len(records) == 16
+    assert "11 images lie in folders below those of their classes, such as cup/" in caplog.text
 
 
 def test_what_is_no_image_is_told_by_its_kind(tmp_path, caplog):

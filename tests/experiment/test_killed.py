@@ -76,15 +76,14 @@ def test_killed_five_times_in_extraction_and_five_in_tuning(done, tiny_root, tmp
 
 
 @pytest.mark.usefixtures("one_device")
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_saves_and_the_same_command_goes_on(done, tiny_root, tmp_path, capsys, number):
+def test_a_signal_saves_and_the_same_command_goes_on(done, tiny_root, tmp_path, capsys):
     arguments = command(tiny_root, tmp_path, done.cache)  # which saves no state by itself
     process = subprocess.run(
-        interrupted.command(arguments, "step", 3, number),
+        interrupted.command(arguments, "step", 3, signal.SIGINT),
         cwd=ROOT, capture_output=True, text=True,
     )  # fmt: skip
-    assert process.returncode == 128 + number, process.stderr
-    assert f"{number.name}: stopped after step 3; the same command goes on" in process.stderr
+    assert process.returncode == 128 + signal.SIGINT, process.stderr
+    assert "SIGINT: stopped after step 3; the same command goes on" in process.stderr
     assert "Traceback" not in process.stderr
     in_process.run(tiny_root, tmp_path, done.cache)
     assert "resuming at step 3 of 5" in capsys.readouterr().err
