@@ -12,6 +12,7 @@ import pytest
 from safe_jax import clip
 from safe_jax.clip import download, torch_files
 from safe_jax.runtime.errors import InputError
+from tests import in_process
 
 
 class Handler(http.server.SimpleHTTPRequestHandler):
@@ -78,7 +79,9 @@ def test_another_file_than_openais_is_refused(released, tmp_path):
         download.fetch("RN50", tmp_path / "cache", host)
 
 
-def test_a_download_that_broke_off_goes_on_where_it_ended(released, tmp_path, monkeypatch):
+def test_a_download_that_broke_off_goes_on_where_it_ended_and_a_run_follows(
+    released, tiny_root, tmp_path, monkeypatch
+):
     monkeypatch.setattr(download, "_convert", torch_files.convert)  # in this process: sooner
     host, file = released
     half = file.stat().st_size // 2
@@ -92,6 +95,10 @@ def test_a_download_that_broke_off_goes_on_where_it_ended(released, tmp_path, mo
     assert clip.load(folder).image_size == 64
     assert (folder.parent / "RN50.pt").read_bytes() == file.read_bytes()
     assert not (folder.parent / "RN50.pt.partial").exists()
+    printed = in_process.call_tiny(
+        tiny_root, tmp_path / "run", tmp_path / "cache", weights="RN50", methods="zero_shot"
+    )
+    assert printed.startswith("patches, RN50@")
 
 
 def test_a_whole_but_unverified_file_is_not_fetched_again(released, tmp_path, monkeypatch):
