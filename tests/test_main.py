@@ -170,6 +170,8 @@ def test_a_config_of_the_package_is_named_without_its_file(tmp_path, monkeypatch
 def test_a_mistake_in_a_config_file_has_one_line(tmp_path):
     stranger = tmp_path / "stranger.py"
     stranger.write_text("from nobody import default\n")
+    pipe = tmp_path / "pipe.py"
+    os.mkfifo(pipe)
     file = tmp_path / "mistyped.py"
     file.write_text(
         "from configs import default\n\n\ndef get_config():\n"
@@ -183,6 +185,9 @@ def test_a_mistake_in_a_config_file_has_one_line(tmp_path):
         ("ablations:x", "ablations:x: one of default, position, q, k"),
         ("imagnet", "there is no config 'imagnet': did you mean imagenet?"),
         ("nothing", "there is no config 'nothing': one of ablations, benchmark, caltech101"),
+        (pipe, f"{pipe} is no file; a config file is expected"),
+        (f"{pipe}:x", f"{pipe} is no file; a config file is expected"),
+        (tmp_path, f"{tmp_path} is no file; a config file is expected"),
     ):
         values = flags.FlagValues()
         config_flags.DEFINE_config_file("config", flag_values=values)

@@ -22,7 +22,7 @@ from safe_jax.data import datasets, tfds
 from safe_jax.data.datasets import DataSettings
 from safe_jax.data.layouts import LAYOUTS, TRANSFER
 from safe_jax.data.records import Record
-from safe_jax.runtime import command_line, paths
+from safe_jax.runtime import command_line, files, paths
 from safe_jax.runtime.errors import InputError
 
 SHOWN = 3  # missing images that a message names
@@ -164,7 +164,8 @@ def _missing_images(image_dir: paths.Path, records: Collection[Record]) -> list[
         by_folder[path.parent].add(path.name)
     absent = []
     for folder, names in sorted(by_folder.items()):
-        there = set(paths.names(image_dir / folder)) if (image_dir / folder).is_dir() else set()
+        place = image_dir / folder
+        there = set(paths.names(place)) if files.exists(place) and place.is_dir() else set()
         absent += [folder / name for name in sorted(names - there)]
     if not absent:
         return []

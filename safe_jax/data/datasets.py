@@ -139,7 +139,7 @@ def load(settings: DataSettings) -> Dataset:
         )
     elif layout.split_file:
         split_file = paths.join(root, layout.split_file)
-        splits, boxes = read_split_file(split_file)
+        splits, boxes = read_split_file(split_file, image_dir)
         classnames = classnames_of(splits, split_file)
     else:
         splits, classnames = layout.read(image_dir)
@@ -252,7 +252,13 @@ def classnames_of(splits: Splits, split_file: Path) -> list[str]:
     pairs = {(record.label, record.classname) for part in splits for record in part}
     names = dict(pairs)
     if len(pairs) > len(names):
-        raise InputError(f"{split_file}: one class name for each label is expected")
-    if sorted(names) != list(range(len(names))):
-        raise InputError(f"{split_file}: labels must be 0 to {len(names) - 1}, each used")
+        label, of_label = next((n, x) for n, x in sorted(pairs) if x != names[n])
+        raise InputError(
+            f"{split_file}: one class name for each label is expected, not {of_label!r} and "
+            f"{names[label]!r} for label {label}"
+        )
+    if strange := sorted(names.keys() - set(range(len(names)))):
+        raise InputError(
+            f"{split_file}: labels must be 0 to {len(names) - 1}, each used, not {strange[0]}"
+        )
     return [names[label] for label in range(len(names))]

@@ -11,7 +11,7 @@ import logging
 import random
 
 from safe_jax.data.records import Record, Splits, list_files
-from safe_jax.runtime import paths
+from safe_jax.runtime import files, paths
 from safe_jax.runtime.errors import InputError, listing
 
 VAL_PER_CLASS = 50
@@ -35,12 +35,8 @@ def read_classes(image_dir: paths.Path) -> dict[str, str]:
     file = image_dir.parent / "classnames.txt"
     if not file.exists():
         return benchmark_classes()
-    try:
-        lines = file.read_text(encoding="utf-8-sig").splitlines()
-    except UnicodeDecodeError:
-        raise InputError(f"{file}: UTF-8 is expected") from None
     names = {}
-    for number, line in enumerate(lines, 1):
+    for number, line in enumerate(files.read_text(file, "no such file").splitlines(), 1):
         wnid, *rest = line.split(maxsplit=1)[:2] or [""]
         if not wnid:
             continue
@@ -91,18 +87,18 @@ def read(image_dir: paths.Path) -> tuple[Splits, list[str]]:
         raise InputError(
             f"{len(absent)} of {len(folders)} class folders are missing{hint}:" + listing(absent)
         )
-    files = paths.map_files(
+    listed = paths.map_files(
         lambda folder: list_files(image_dir, "/".join(folder)), folders, paths.is_remote(image_dir)
     )
     if empty := [
         f"{image_dir}/{part}/{wnid}"
-        for (part, wnid), of_class in zip(folders, files, strict=True)
+        for (part, wnid), of_class in zip(folders, listed, strict=True)
         if not of_class
     ]:
         raise InputError(f"{len(empty)} class folders hold no image:" + listing(empty))
     labels = {wnid: label for label, wnid in enumerate(names)}
     records = {part: [] for part in parts}
-    for (part, wnid), of_class in zip(folders, files, strict=True):
+    for (part, wnid), of_class in zip(folders, listed, strict=True):
         records[part] += [Record(file, labels[wnid], names[wnid]) for file in of_class]
     train, test = records.values()
     return Splits(*hold_out(train), test), list(names.values())

@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 import PIL.Image
 
+from safe_jax.runtime import files
 from safe_jax.runtime.errors import InputError
 
 MEAN = np.array([0.48145466, 0.4578275, 0.40821073], np.float32)
@@ -169,7 +170,7 @@ def opened(path: Openable) -> Iterator[PIL.Image.Image]:
         if isinstance(path, InMemory):
             yield path.image.copy()  # reading an image changes it: `info`, and a draft's size
             return
-        with path.open("rb") as file, PIL.Image.open(file) as image:
+        with files.opened(path) as file, PIL.Image.open(file) as image:
             yield image
     except InputError:
         raise
@@ -179,7 +180,8 @@ def opened(path: Openable) -> Iterator[PIL.Image.Image]:
     except (PIL.Image.DecompressionBombError, PIL.Image.DecompressionBombWarning) as error:
         raise InputError(_too_large()) from error
     except Exception as error:  # a damaged file can make Pillow's plugins raise anything
-        raise InputError(f"cannot be decoded: {error}") from error
+        reason = getattr(error, "strerror", None) or error  # of the system, without its number
+        raise InputError(f"cannot be decoded: {reason}") from error
 
 
 def load(crop: Crop, image_size: int, scale: tuple[float, float]) -> np.ndarray:
@@ -273,6 +275,10 @@ def why_unreadable(path: Openable) -> str | None:
 
     Reads a JPEG to its end, but at an eighth of the size, in a third of the time.
     """
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        return "its name is not valid UTF-8: rename it"
     try:
         with opened(path) as image:
             _check(image)

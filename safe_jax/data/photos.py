@@ -6,9 +6,7 @@ whoever evaluates one takes the images that were set aside for it.
 
 import collections
 import concurrent.futures
-import csv
 import hashlib
-import io
 import logging
 import os
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,11 +14,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import PIL.Image
-import tqdm
 
-from safe_jax.data import datasets, folders, images
+from safe_jax.data import datasets, folders, images, places, readable
 from safe_jax.data.records import Record, read_split_file
-from safe_jax.runtime import paths
+from safe_jax.runtime import files, paths, schema
 from safe_jax.runtime.errors import InputError, listing
 from safe_jax.runtime.paths import Path
 
@@ -76,7 +73,7 @@ def read(photos: Path, image_dir: Path | None = None) -> Photos:
             raise InputError(f"--image-dir is for lists; {photos} is itself a folder of images")
         parts, classes = folders.read_parts(photos)
         return Photos(_utf8(paths.absolute(photos).name), photos, parts, classes)
-    if not photos.is_file():
+    if not files.exists(photos):
         raise InputError(
             f"{photos}: no such file or folder; expected is a folder with a folder for each class, "
             "a CSV file (path,label) or a split file (.json)"
@@ -85,9 +82,11 @@ def read(photos: Path, image_dir: Path | None = None) -> Photos:
     if not image_dir.is_dir():
         raise InputError(f"--image-dir={image_dir}: no such folder")
     if photos.suffix.lower() == ".json":
-        splits, _ = read_split_file(photos)
+        splits, _ = read_split_file(photos, image_dir)
         parts = {name: part for name, part in splits._asdict().items() if part}
-        return Photos(_utf8(photos.stem), image_dir, parts, datasets.classnames_of(splits, photos))
+        classes = datasets.classnames_of(splits, photos)
+        _check_spellings(classes, f"{photos}: ")
+        return Photos(_utf8(photos.stem), image_dir, parts, classes)
     if photos.suffix.lower() != ".csv":
         raise InputError(f"{photos}: a folder, a .csv or a .json file is expected")
     return _read_csv(photos, image_dir)
@@ -99,50 +98,49 @@ def _utf8(name: str) -> str:
 
 
 def _read_csv(file: Path, image_dir: Path) -> Photos:
-    try:
-        text = file.read_bytes().decode("utf-8-sig")  # Windows editors write a byte-order mark
-    except UnicodeDecodeError as error:
-        raise InputError(f"{file}: UTF-8 is expected ({error.reason} at {error.start})") from None
-    if "\0" in text:
-        raise InputError(f"{file}: UTF-8 is expected, not bytes that are 0")
-    table = csv.DictReader(io.StringIO(text, newline=""), strict=True)
-    try:
-        columns, lines = table.fieldnames or [], [(table.line_num, line) for line in table]
-    except csv.Error as error:
-        # `line_num` is the last line of the row before: a quote that nothing closes ends the file.
-        raise InputError(f"{file}, line {table.line_num + 1}: {error}") from None
+    named = _rows_of(file)
+    if not named:
+        raise InputError(f"{file} lists no image")
+    if twice := places.twice([path for path, *_ in named]):
+        raise InputError(f"{file} lists {len(twice)} images more than once:" + listing(twice))
+    placed = places.under(image_dir, [path for path, *_ in named], file)
+    classes = sorted({label for _, label, _ in named}, key=folders.natural)
+    _check_spellings(classes, f"{file}: ")
+    number_of = {name: number for number, name in enumerate(classes)}
+    parts: dict[str, list[Record]] = {}
+    for path, label, split in named:
+        parts.setdefault(split, []).append(Record(placed[path], number_of[label], label))
+    return Photos(_utf8(file.stem), image_dir, parts, classes)
+
+
+def _rows_of(file: Path) -> list[tuple[str, str, str]]:
+    """Path, label and split of each line of a CSV file."""
+    rows = files.read_csv(file, "no such file")
+    columns = [name.strip() for name in rows[0][1]] if rows else []
     if absent := [name for name in ("path", "label") if name not in columns]:
         raise InputError(
             f"{file}: its first line must name the columns path and label (and may name others); "
             f"missing: {', '.join(absent)}"
         )
-    named: list[tuple[str, str, str]] = []
-    for number, line in lines:
-        path, label = (line["path"] or "").strip(), (line["label"] or "").strip()
-        split = (line.get("split") or "").strip() or "train"
-        if any(line.get(None) or ()):
+    if twice := [name for name in ("path", "label", "split") if columns.count(name) > 1]:
+        raise InputError(f"{file}: its first line names {', '.join(twice)} twice")
+    named = []
+    for number, values in rows[1:]:
+        if any(values[len(columns) :]):
             raise InputError(
                 f"{file}, line {number}: more values than columns: put quotes around a value with "
                 "a comma in it"
             )
+        line = dict(zip(columns, map(str.strip, values), strict=False))
+        path, label = line.get("path"), line.get("label")
+        split = line.get("split") or "train"
         if not path or not label:
             empty = "label" if path else "path"
             raise InputError(f"{file}, line {number}: the {empty} is empty")
         if split not in ("train", "val", "test"):
             raise InputError(f"{file}, line {number}: split={split}: train, val or test expected")
         named.append((path, label, split))
-    if not named:
-        raise InputError(f"{file} lists no image")
-    twice = [path for path, n in collections.Counter(path for path, *_ in named).items() if n > 1]
-    if twice:
-        raise InputError(f"{file} lists {len(twice)} images more than once:" + listing(twice))
-    classes = sorted({label for _, label, _ in named}, key=folders.natural)
-    _check_spellings(classes, f"{file}: ")
-    number_of = {name: number for number, name in enumerate(classes)}
-    parts: dict[str, list[Record]] = {}
-    for path, label, split in named:
-        parts.setdefault(split, []).append(Record(path, number_of[label], label))
-    return Photos(_utf8(file.stem), image_dir, parts, classes)
+    return named
 
 
 def of_lists(sources: Iterable[Any], labels: Iterable[Any]) -> Photos:
@@ -174,9 +172,13 @@ def _check_spellings(classes: Sequence[str], prefix: str) -> None:
 
 
 def _as_name(label: Any) -> str:
-    if not isinstance(label, str) or not label.strip():
-        raise InputError(f"label {label!r}: a class name is expected, as prompts are made of it")
-    return str(label)
+    name = str(label) if isinstance(label, str) else label  # NumPy's texts are not strictly texts
+    try:
+        return schema.check(tuple[schema.Name], (name,), "label ")[0]
+    except InputError:
+        raise InputError(
+            f"label {label!r}: a class name is expected, as prompts are made of it"
+        ) from None
 
 
 def as_source(image: Any) -> tuple[str, images.Openable]:
@@ -208,45 +210,27 @@ def as_source(image: Any) -> tuple[str, images.Openable]:
 
 
 class Examined(NamedTuple):
-    """Images that can be used, a digest of each by its path, and why others cannot be used."""
+    """Images that can be used, and a digest of the bytes of each by its path."""
 
     photos: Photos
     digests: dict[str, str]
-    unusable: list[tuple[str, str]]
 
 
-def examine(photos: Photos, workers: int) -> Examined:
-    """Reads every image once: can it be decoded, and what is the digest of its bytes?"""
-    records = photos.records
+def examine(photos: Photos, unreadable: readable.Unreadable, workers: int) -> Examined:
+    """Reads every image: those that cannot be used are left out, or refused."""
+    parts, _ = readable.leave_out(photos.parts, photos.image_dir, unreadable, workers)
+    kept = photos._replace(parts=parts)
+    paths = [record.path for record in kept.records]
     with concurrent.futures.ThreadPoolExecutor(workers) as pool:
-        found = pool.map(lambda record: _examine(photos.image_dir / record.path), records)
-        bar = tqdm.tqdm(found, "reading", len(records), unit=" images", delay=2)
-        looked_at = dict(zip((record.path for record in records), bar, strict=True))
-    unusable = [(path, reason) for path, (reason, _) in looked_at.items() if reason]
-    parts = {
-        name: [record for record in part if not looked_at[record.path][0]]
-        for name, part in photos.parts.items()
-    }
-    digests = {path: digest for path, (reason, digest) in looked_at.items() if not reason}
-    return Examined(photos._replace(parts=parts), digests, unusable)
-
-
-def _examine(source: images.Openable) -> tuple[str | None, str]:
-    """Why an image cannot be used, or None; and the digest of its bytes."""
-    try:
-        str(source).encode()
-    except UnicodeEncodeError:
-        return "its name is not valid UTF-8: rename it", ""
-    if reason := images.why_unreadable(source):
-        return reason, ""
-    return None, digest(source)
+        found = pool.map(lambda path: digest(photos.image_dir / path), paths)
+        return Examined(kept, dict(zip(paths, found, strict=True)))
 
 
 def digest(source: images.Openable) -> str:
     """Identifies an image by the bytes of its file, wherever that is."""
     if isinstance(source, images.InMemory):
         return source.name.rpartition("/")[2]
-    with source.open("rb") as file:
+    with files.opened(source) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()[:_DIGITS]
 
 

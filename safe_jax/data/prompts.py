@@ -7,7 +7,7 @@ from typing import Annotated
 
 import pydantic
 
-from safe_jax.runtime import schema
+from safe_jax.runtime import files, schema
 from safe_jax.runtime.errors import InputError, listing
 from safe_jax.runtime.paths import Path
 from safe_jax.runtime.schema import Name, Text
@@ -44,12 +44,12 @@ def read(file: Path, classnames: Sequence[str]) -> Prompts:
     Classes beyond `classnames` are ignored. Raises `InputError` where the file is missing or
     malformed, and for classes that it lacks, with the nearest name that it has.
     """
-    try:
-        content = file.read_bytes()
-    except FileNotFoundError:
-        raise InputError(f"{file}: no such file of prompts; see config.prompts_file") from None
-    by_name = schema.read_json(_PromptsFile, content, f"{file}: ").root
-    by_name = {name.replace("_", " "): sentences for name, sentences in by_name.items()}
+    content = files.read(file, "no such file of prompts; see config.prompts_file")
+    given = schema.read_json(_PromptsFile, content, f"{file}: ", by_hand=True).root
+    by_name = {name.replace("_", " "): sentences for name, sentences in given.items()}
+    if len(by_name) < len(given):
+        twice = sorted(name for name in given if "_" in name and name.replace("_", " ") in given)
+        raise InputError(f"{file}: {', '.join(twice)} with _ and with a space are one class")
     if absent := [name for name in classnames if name not in by_name]:
         spare = by_name.keys() - set(classnames)
         raise InputError(

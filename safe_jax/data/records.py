@@ -1,18 +1,15 @@
 """Records of images from CoOp's split files and FGVC-Aircraft's lists; draws missing splits."""
 
-import concurrent.futures
-import itertools
 import logging
 import random
 from collections.abc import Sequence
 from typing import Annotated, NamedTuple
 
 import pydantic
-import tqdm
 from pydantic import AfterValidator, Field
 
-from safe_jax.data import images
-from safe_jax.runtime import hosts, paths, schema
+from safe_jax.data import places
+from safe_jax.runtime import files, paths, schema
 from safe_jax.runtime.errors import InputError, listing
 from safe_jax.runtime.paths import Path
 from safe_jax.runtime.schema import Count, Name, Text
@@ -44,10 +41,16 @@ Box = tuple[float, float, float, float]  # left, top, right, bottom in pixels
 Boxes = dict[str, Box]  # by image path
 
 
+# By which a box may overshoot its image: some programs count pixels from 1.
+BOX_MARGIN = 1
+
+
 def _ordered(box: Box) -> Box:
     left, top, right, bottom = box
-    if not (left < right and top < bottom):
-        raise ValueError("[left, top, right, bottom] with left < right, top < bottom is expected")
+    if not (-BOX_MARGIN <= left < right and -BOX_MARGIN <= top < bottom):
+        raise ValueError(
+            "[left, top, right, bottom] with 0 <= left < right, 0 <= top < bottom is expected"
+        )
     return box
 
 
@@ -63,22 +66,21 @@ class _SplitFile(schema.Model):
     boxes: dict[Text, Annotated[Box, AfterValidator(_ordered)]] = Field({})
 
 
-def read_split_file(path: Path) -> tuple[Splits, Boxes]:
+def read_split_file(path: Path, image_dir: Path) -> tuple[Splits, Boxes]:
     """Reads a split file in CoOp's format: JSON with rows `[path, label, name]` of each split.
 
     The keys are `train`, `val` and `test`. There may also be `boxes`: by an image's path,
-    `[left, top, right, bottom]` of the labelled object in pixels. Other keys are ignored. Returns
-    the splits and the boxes. Raises `InputError` if the file is missing or malformed.
+    `[left, top, right, bottom]` of the labelled object in pixels. Other keys are ignored. Paths are
+    under `image_dir`, as `places.under` takes them. Returns the splits and the boxes. Raises
+    `InputError` if the file is missing or malformed.
     """
-    try:
-        content = path.read_bytes()
-    except FileNotFoundError:
-        raise InputError(
-            f"{path}: no such split file; point config.data_root at the folder that holds it"
-        ) from None
-    read = schema.read_json(_SplitFile, content, f"{path}: ")
-    splits = Splits(*([Record(*row) for row in getattr(read, part)] for part in Splits._fields))
-    return splits, read.boxes
+    content = files.read(path, "no such split file; point config.data_root at its folder")
+    read = schema.read_json(_SplitFile, content, f"{path}: ", by_hand=True)
+    rows = [getattr(read, part) for part in Splits._fields]
+    named = [row[0] for part in rows for row in part]
+    placed = places.under(image_dir, [*named, *read.boxes], path)
+    splits = Splits(*([Record(placed[name], n, c) for name, n, c in part] for part in rows))
+    return splits, {placed[name]: box for name, box in read.boxes.items()}
 
 
 def read_aircraft(image_dir: Path) -> tuple[Splits, list[str]]:
@@ -89,20 +91,20 @@ def read_aircraft(image_dir: Path) -> tuple[Splits, list[str]]:
     `InputError` if a list is missing or names an unknown variant.
     """
     names = ("variants", *(f"images_variant_{part}" for part in Splits._fields))
-    files = [image_dir.parent / f"{name}.txt" for name in names]
-    if absent := [str(file) for file in files if not file.is_file()]:
+    lists = [image_dir.parent / f"{name}.txt" for name in names]
+    if absent := [str(file) for file in lists if not file.exists()]:
         raise InputError(
             f"{len(absent)} lists of FGVC-Aircraft are missing; they are in data/ of its archive:"
             + listing(absent)
         )
-    variants, *lists = [file.read_text(encoding="utf-8").splitlines() for file in files]
+    variants, *lines_of = [files.read_text(file, "no such file").splitlines() for file in lists]
     variants = [line.strip() for line in variants if line.strip()]
     label = {variant: n for n, variant in enumerate(variants)}
     splits = Splits([], [], [])
-    for file, lines, records in zip(files[1:], lists, splits, strict=True):
+    for file, lines, records in zip(lists[1:], lines_of, splits, strict=True):
         for number, line in enumerate(lines, 1):
             image, _, variant = line.strip().partition(" ")
-            if variant not in label:
+            if variant not in label or not image.isalnum():
                 raise InputError(
                     f"{file}, line {number}: an image's number and a variant of variants.txt are "
                     f"expected, not {line!r}"
@@ -174,21 +176,3 @@ def hold_out_val(records: Sequence[Record]) -> tuple[list[Record], list[Record]]
         val += sorted(shuffled[:n_val])
         train += sorted(shuffled[n_val:])
     return train, val
-
-
-def check_files(files: Sequence[images.Openable], workers: int) -> None:
-    """Raises `InputError` naming every file that is missing or cannot be decoded."""
-    of_this_host = files[hosts.index() :: hosts.count()]
-    bad = []
-    with concurrent.futures.ThreadPoolExecutor(workers) as pool:
-        reasons = pool.map(images.why_unreadable, of_this_host)
-        quiet = not (of_this_host and hosts.is_first())
-        counted = tqdm.tqdm(reasons, "files", len(of_this_host), unit=" images", disable=quiet)
-        for file, reason in zip(of_this_host, counted, strict=True):
-            if reason:
-                bad.append(f"{file}: {reason}")
-    if bad := sorted(itertools.chain.from_iterable(hosts.from_all(bad))):
-        raise InputError(
-            f"{len(bad)} of {len(files)} images cannot be used; restore them, or check "
-            "config.data_root:" + listing(bad)
-        )

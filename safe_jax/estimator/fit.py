@@ -116,12 +116,8 @@ def fit(given: Photos, settings: FitSettings) -> ImageClassifier:
 def _divide(given: Photos, settings: FitSettings) -> _Divided:
     workers = settings.workers or os.cpu_count() or 1
     wanted = {name: part for name, part in given.parts.items() if name != "test"}
-    examined = photos.examine(given._replace(parts=wanted), workers)
-    if examined.unusable:
-        lines = [f"{path}: {reason}" for path, reason in examined.unusable]
-        if settings.strict:
-            raise InputError(f"{len(lines)} images cannot be used:" + listing(lines))
-        log.warning("%d images cannot be used and are left out:%s", len(lines), listing(lines))
+    unreadable = "refuse" if settings.strict else "skip"
+    examined = photos.examine(given._replace(parts=wanted), unreadable, workers)
     parts = {"train": [], **examined.photos.parts}
     if not parts.get("val"):
         parts["train"], parts["val"] = hold_out_val(parts["train"])

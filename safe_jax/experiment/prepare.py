@@ -14,15 +14,16 @@ from safe_jax import clip
 from safe_jax.bank import store
 from safe_jax.bank.store import BankSpec
 from safe_jax.bank.view import View
-from safe_jax.data import photos
+from safe_jax.data import images, photos, readable
 from safe_jax.data.datasets import Dataset, Transfer
-from safe_jax.data.records import Record, check_files
+from safe_jax.data.records import BOX_MARGIN, Record
 from safe_jax.experiment.knobs import Config
 from safe_jax.experiment.results import RowKey
 from safe_jax.experiment.trial import Subset
 from safe_jax.methods.text_head import TextHead
 from safe_jax.methods.text_rows import text_rows
 from safe_jax.runtime import devices
+from safe_jax.runtime.errors import InputError, listing
 from safe_jax.runtime.paths import Path
 
 log = logging.getLogger(__name__)
@@ -119,7 +120,8 @@ def prepare(
         for file in of_use.spec.files
     }
     if not checked:
-        check_files(sorted(unread, key=str), config.workers)
+        readable.check(sorted(unread, key=str), config.workers)
+    _check_boxes(described)
     _warn_of_copies(of_uses)
     model = clip.load(directory, jnp.dtype(config.dtype), devices.replicated(mesh))
     head = TextHead.of(model, text_rows(model, data.prompts))
@@ -157,3 +159,22 @@ def _warn_of_copies(of_uses: Mapping[str, ImagesOfUse]) -> None:
             "%s: accuracies will be too high",
             len(copies), copies[0],
         )  # fmt: skip
+
+
+def _check_boxes(described: Described) -> None:
+    """Raises `InputError` for boxes that lie outside their images, as of images of another size."""
+    data = described.data
+    asked = {r.path for subset in described.subsets for r in subset.eval} & data.boxes.keys()
+    outside = []
+    for path in sorted(asked):
+        with images.opened(data.image_dir / path) as image:
+            size = image.size
+        if any(
+            end > side + BOX_MARGIN for end, side in zip(data.boxes[path][2:], size, strict=True)
+        ):
+            outside.append(f"{path}: {list(data.boxes[path])} in {size[0]} x {size[1]} px")
+    if outside:
+        raise InputError(
+            f"{len(outside)} boxes lie outside their images; [left, top, right, bottom] in pixels "
+            "is expected:" + listing(outside)
+        )

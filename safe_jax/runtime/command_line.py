@@ -63,7 +63,11 @@ def _file_of(given: str) -> str:
     Either may be followed by `:` and an argument of the config.
     """
     name, colon, argument = given.partition(":")
-    if not re.fullmatch(r"\w+", name) or pathlib.Path(name).exists():
+    is_name = re.fullmatch(r"\w+", name) and not pathlib.Path(name).is_file()
+    if not is_name:
+        for path in map(pathlib.Path, (given, name)):
+            if path.exists() and not path.is_file():  # a pipe would be waited for
+                raise flags.Error(f"{path} is no file; a config file is expected")
         return given
     names = sorted(file.stem for file in CONFIGS.glob("[!_]*.py"))
     if name not in names:

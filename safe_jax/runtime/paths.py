@@ -41,8 +41,11 @@ def is_remote(path: object) -> bool:
 def parse(given: epath.PathLike) -> Path:
     """The path that a user gave; `~` is the home folder.
 
-    Raises `InputError` for a bucket other than Google's, and if gcsfs is not installed.
+    Raises `InputError` for a bucket other than Google's, if gcsfs is not installed, and for
+    characters that no path can have.
     """
+    if "\0" in str(given):
+        raise InputError(f"{str(given)!r}: a path has no characters that are 0")
     if not is_remote(given):
         return _expanded(given)
     if not str(given).startswith("gs://"):

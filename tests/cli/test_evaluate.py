@@ -124,9 +124,8 @@ def test_classes_may_be_fewer_and_spelled_with_blanks(bench, fitted, evaluated, 
     lines = [f"{file},dark grey" for file in bench.images("test", "dark_grey")]
     (tmp_path / "list.csv").write_text("\n".join(["path,label", *lines]))
     file = tmp_path / "evaluation.json"
-    assert (
-        bench.safe_jax("evaluate", fitted.folder, tmp_path / "list.csv", "--output", file)[0] == 0
-    )
+    given = fitted.folder, tmp_path / "list.csv", "--image-dir", "/"
+    assert bench.safe_jax("evaluate", *given, "--output", file)[0] == 0
     assert json.loads(file.read_text())["per_class"][1] == evaluated[1]["per_class"][1] | {
         "precision": pytest.approx(100)
     }

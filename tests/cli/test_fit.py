@@ -121,8 +121,9 @@ def test_without_validation_nothing_is_chosen(bench, tmp_path):
     rows = [(bench.images("train", name)[0], name) for name in CLASSES]
     (tmp_path / "list.csv").write_text(lines_of(rows))
     code, out, err = bench.fit(
-        tmp_path / "list.csv", tmp_path / "one", "--learning-rates", "1e-3,1e-2"
-    )
+        tmp_path / "list.csv", tmp_path / "one", "--image-dir", "/",
+        "--learning-rates", "1e-3,1e-2",
+    )  # fmt: skip
     assert code == 0
     assert "no validation image chooses a learning rate: the first is taken" in err
     assert "no validation image: nothing was chosen, and how good it is was not measured" in err
@@ -182,7 +183,10 @@ def test_a_mistake_in_arguments_has_one_line(bench, tmp_path, arguments, said):
     [
         ("path,label\n{red},a\n", "at least two classes are expected, not 1"),
         ("path,label\n{red},a\n{red},b\n", "lists 1 images more than once"),
-        ("path,label\n{red},a\n{blue},b\n../photos/x.jpg,c\n", "1 classes have no training image"),
+        (
+            "path,label\n{red},a\n{blue},b\nabsent.jpg,c\n",
+            "1 classes have no training image that can",
+        ),
         ("path,label,split\n{red},a,val\n{blue},b,val\n", "2 classes have no training image"),
         ("path,label,split\n{red},a,test\n{blue},b,test\n", "2 classes have no training image"),
         ("path,label,split\n{red},a,\n{copy},b,\n", "are the same picture, labelled 'a' and 'b'"),
@@ -198,7 +202,7 @@ def test_images_that_make_no_classifier_are_refused(bench, tmp_path, content, sa
             copy=tmp_path / "copy.jpg",
         )
     )  # fmt: skip
-    code, out, err = bench.fit(file, tmp_path / "out")
+    code, out, err = bench.fit(file, tmp_path / "out", "--image-dir", "/")
     assert (code, out) == (1, "")
     assert said in err[err.index("error: ") :]
     assert not (tmp_path / "out").exists()

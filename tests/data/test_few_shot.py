@@ -17,7 +17,7 @@ def test_subsets_are_coops(shared):
     checked = 0
     for name, draws in digests.items():
         file = layouts.LAYOUTS[name].split_file.split("/")[-1]
-        splits, _ = read_split_file(folder.get(name, shared / "facts" / "splits") / file)
+        splits, _ = read_split_file(folder.get(name, shared / "facts" / "splits") / file, shared)
         for key, wanted in draws.items():
             shots, seed = (int(part.split("_")[1]) for part in key.split("-"))
             drawn = few_shot.subset(splits.train, splits.val, shots, seed)

@@ -10,8 +10,7 @@ import PIL.Image
 import pytest
 
 from safe_jax import clip
-from safe_jax.data import images
-from safe_jax.data.records import check_files
+from safe_jax.data import images, readable
 from safe_jax.runtime.errors import InputError
 from tests.data.image_files import FILES, REFUSED, palette, picture, png, wide_picture
 
@@ -82,7 +81,7 @@ def test_refusals_name_the_file(name, tmp_path):
         with pytest.raises(InputError, match=rf"{name}: .*{said}"):
             images.load(crop, 32, (0.5, 1))
     with pytest.raises(InputError, match=rf"1 of 1 images .*\n.*{name}: .*{said}"):
-        check_files([file], workers=1)
+        readable.check([file], workers=1)
 
 
 @pytest.mark.parametrize("strict", [False, True])
@@ -259,7 +258,7 @@ def test_a_damaged_image_is_named(tmp_path):
     (tmp_path / "text.png").write_text("no image")
     paths = [tmp_path / name for name in ("whole.jpg", "cut.jpg", "text.png", "absent.jpg")]
     with pytest.raises(InputError) as caught:
-        check_files(paths, workers=2)
+        readable.check(paths, workers=2)
     said = str(caught.value)
     assert said.startswith("3 of 4 images cannot be used")
     assert "whole.jpg" not in said

@@ -22,7 +22,7 @@ def boxes(box: str) -> str:
     return split(boxes=f'{{"a.jpg": {box}}}')
 
 
-ORDER = "[left, top, right, bottom] with left < right, top < bottom is expected"
+ORDER = "[left, top, right, bottom] with 0 <= left < right, 0 <= top < bottom is expected"
 
 SPLIT_FILES = {
     "empty file": ("", " is not JSON: EOF while parsing a value at line 1 column 0"),
@@ -59,6 +59,35 @@ SPLIT_FILES = {
         split('["a\xff", 0, "x"]').encode("latin1"),
         " is not JSON: invalid unicode code point at line 1 column 15",
     ),
+    "nested ten thousand deep": (
+        split("[" * 10_000), " is not JSON: recursion limit exceeded at line 1 column 211"
+    ),
+    "nested in a key that is ignored": (
+        split(note="[" * 10_000), " is not JSON: recursion limit exceeded at line 1 column 280"
+    ),
+    "NUL in a path": (
+        split('["a\\u0000", 0, "x"]'),
+        ": train[0][0]='a\\x00': a text without the character 0 is expected",
+    ),
+    "infinite label": (
+        split('["a", Infinity, "x"]'), ": train[0][1]=inf: a whole number is expected"
+    ),
+    "label is a whole fraction": (
+        split('["a", 1.0, "x"]'), ": train[0][1]=1.0: a whole number is expected"
+    ),
+    "name is a list": (split('["a", 0, ["x"]]'), ': train[0][2]=["x"]: a text is expected'),
+    "name of no width": (
+        split('["a", 0, "\u200b"]'),
+        ": train[0][2]='\\u200b': a text that is not blank is expected",
+    ),
+    "a part twice": (
+        '{"train": [], ' + split()[1:], ": 'train' is there 2 times; keep one"
+    ),
+    "a box twice": (
+        split(boxes='{"a.jpg": [0, 0, 1, 1], "a.jpg": [0, 0, 2, 2]}'),
+        ": 'a.jpg' is there 2 times; keep one",
+    ),
+    "box left of the image": (boxes("[-9, 0, 1, 5]"), f": boxes['a.jpg']=[-9, 0, 1, 5]: {ORDER}"),
     "boxes are a list": (split(boxes="[1]"), ": boxes=[1]: an object is expected"),
     "infinite box": (
         boxes("[0, 0, Infinity, 5]"), ": boxes['a.jpg'][2]=inf: a finite number is expected"
@@ -92,6 +121,15 @@ PROMPTS_FILES = {
     "no sentence": ('{"dog": []}', ": dog=[]: at least one sentence is expected"),
     "blank sentence": ('{"dog": [" "]}', ": dog[0]=' ': a text that is not blank is expected"),
     "sentence is a number": ('{"a dog": ["b", 3]}', ": ['a dog'][1]=3: a text is expected"),
+    "a class twice": (
+        '{"dog": ["A dog."], "dog": ["b"]}', ": 'dog' is there 2 times; keep one"
+    ),
+    "a class in two spellings": (
+        '{"a_dog": ["b"], "a dog": ["b"]}', ": a_dog with _ and with a space are one class"
+    ),
+    "nested ten thousand deep": (
+        '{"dog": ' + "[" * 10_000, " is not JSON: recursion limit exceeded at line 1 column 209"
+    ),
     "of a class not asked for": ('{"dog": ["b"], "cow": 1}', ": cow=1: a list is expected"),
     "lone surrogate": (
         '{"dog": ["\\udc00"]}',
@@ -113,7 +151,7 @@ def test_malformed_split_files_are_refused(tmp_path, mistake):
     content, message = SPLIT_FILES[mistake]
     file = write(tmp_path / "split.json", content)
     with pytest.raises(InputError) as caught:
-        read_split_file(file)
+        read_split_file(file, tmp_path)
     assert str(caught.value) == f"{file}{message}"
 
 
@@ -129,14 +167,14 @@ def test_malformed_prompts_are_refused(tmp_path, mistake):
 def test_missing_files_are_named(tmp_path):
     file = tmp_path / "absent.json"
     with pytest.raises(InputError, match=f"{file}: no such split file; point config.data_root"):
-        read_split_file(file)
+        read_split_file(file, tmp_path)
     with pytest.raises(InputError, match=f"{file}: no such file of prompts; see config.prompts_"):
         prompts.read(file, ["dog"])
 
 
 def test_well_formed_files_with_a_byte_order_mark_and_other_keys_are_read(tmp_path):
     content = split('["a.jpg", 1, "é"]', boxes='{"a.jpg": [0, 0.5, 3, 4]}', note='"x"')
-    splits, found = read_split_file(write(tmp_path / "split.json", "\ufeff" + content))
+    splits, found = read_split_file(write(tmp_path / "split.json", "\ufeff" + content), tmp_path)
     assert splits == ([("a.jpg", 1, "é")], [], [("a.jpg", 0, "x")])
     assert isinstance(splits.train[0], Record)
     assert found == {"a.jpg": (0, 0.5, 3, 4)}
@@ -144,11 +182,11 @@ def test_well_formed_files_with_a_byte_order_mark_and_other_keys_are_read(tmp_pa
     assert prompts.read(file, ["red cat"]) == (("A cat.", "Red."),)
 
 
-def test_a_large_split_file_is_read_in_a_fraction_of_a_second(tmp_path):
+def test_a_large_split_file_is_read_at_once(tmp_path):
     rows = [[f"class {n % 1000}/{n}.jpg", n % 1000, f"class {n % 1000}"] for n in range(100_000)]
     content = json.dumps({"train": rows, "val": [], "test": rows[:1]})
     file = write(tmp_path / "split.json", content)
     start = time.process_time()
-    splits, _ = read_split_file(file)
-    assert time.process_time() - start < 1
+    splits, _ = read_split_file(file, tmp_path)
+    assert time.process_time() - start < 2  # 0.3 s alone; more beside much garbage of others
     assert splits.train == list(map(tuple, rows))

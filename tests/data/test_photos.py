@@ -3,6 +3,7 @@
 import collections
 import json
 import os
+import re
 
 import numpy as np
 import PIL.Image
@@ -121,6 +122,13 @@ def test_a_csv_file_may_divide_its_images(tmp_path):
         (["path,label", '"1"x,a'], "line 2: ',' expected after"),
         (["path,label", "1,a_b", "2,a b"], "a class is spelled in several ways: a b, a_b"),
         (["path,label", "1\0,a"], "UTF-8 is expected, not bytes that are 0"),
+        (["path,label,path", "1,a,2"], "its first line names path twice"),
+        (["path,label", "1,a", "./1,b"], "lists 1 images more than once:\n  1$"),
+        (
+            ["path,label", "../1,a", "/etc/x,b"],
+            r"2 paths lead out .* may be /\):\n  \.\./1\n  /e",
+        ),
+        (["path,label", "..\\1,a"], "1 paths lead out of the folder of the images"),
     ],
 )
 def test_what_is_wrong_with_a_csv_file_is_said(tmp_path, lines, said):
@@ -209,7 +217,7 @@ def test_what_is_wrong_with_lists_is_said(sources, labels, said):
 # Whether images can be used, and copies.
 
 
-def test_every_image_is_examined_and_reasons_are_given(tmp_path):
+def test_every_image_is_examined_and_reasons_are_given(tmp_path, caplog):
     picture(90, 80).save(tmp_path / "whole.jpg")
     content = (tmp_path / "whole.jpg").read_bytes()
     (tmp_path / "copy.jpg").write_bytes(content)
@@ -221,27 +229,31 @@ def test_every_image_is_examined_and_reasons_are_given(tmp_path):
     names = ["cut.jpg", "whole.jpg", "text.jpg", "copy.jpg", "folder.jpg", "absent.jpg", odd]
     records = [Record(name, 0, "a") for name in names]
     given = Photos("x", tmp_path, {"train": records[:3], "val": records[3:]}, ["a"])
-    found, digests, unusable = photos.examine(given, workers=2)
+    found, digests = photos.examine(given, "skip", workers=2)
     assert listed(found) == {"train": [("whole.jpg", "a")], "val": [("copy.jpg", "a")]}
     assert digests.keys() == {"whole.jpg", "copy.jpg"}
     assert digests["whole.jpg"] == digests["copy.jpg"]
-    reasons = dict(unusable)
-    assert list(reasons) == ["cut.jpg", "text.jpg", "folder.jpg", "absent.jpg", odd]
-    for name, said in {
-        "cut.jpg": "truncated", "text.jpg": "cannot identify", "folder.jpg": "Is a directory",
-        "absent.jpg": "missing", odd: "its name is not valid UTF-8",
-    }.items():  # fmt: skip
-        assert said in reasons[name]
+    _, *lines = caplog.messages[0].splitlines()
+    for line, said in zip(
+        lines,
+        [
+            "cut.jpg: .*truncated", "text.jpg: .*cannot identify", "folder.jpg: a folder, where",
+            "absent.jpg: missing", ".*: its name is not valid UTF-8",
+        ],
+        strict=True,
+    ):  # fmt: skip
+        assert re.match("  " + said, line)
+    with pytest.raises(InputError, match="5 images cannot be used:\n  cut"):
+        photos.examine(given, "refuse", workers=2)
 
 
-def test_images_in_memory_are_examined_as_files_are():
+def test_images_in_memory_are_examined_as_files_are(caplog):
     strip = np.zeros((2, 900), np.uint8)
-    found, digests, unusable = photos.examine(
-        photos.of_lists([picture(9, 8), strip], ["a", "b"]), workers=1
-    )
-    assert [record.classname for record in found.records] == ["a"]
-    assert [reason.split(",")[0] for _, reason in unusable] == ["an image of 900 x 2 px"]
-    assert len(digests) == 1
+    given = photos.of_lists([picture(9, 8), picture(9, 9), strip], ["a", "b", "b"])
+    found, digests = photos.examine(given, "skip", workers=1)
+    assert [record.classname for record in found.records] == ["a", "b"]
+    assert "an image of 900 x 2 px" in caplog.text
+    assert len(digests) == 2
 
 
 def photos_of(**parts):

@@ -14,9 +14,9 @@ import tensorflow_datasets
 
 from configs import default
 from safe_jax.bank import store
-from safe_jax.data import check, datasets, imagenet, images, tfds
+from safe_jax.data import check, datasets, imagenet, images, readable, tfds
 from safe_jax.data.datasets import read_settings
-from safe_jax.data.records import check_files, read_split_file
+from safe_jax.data.records import read_split_file
 from safe_jax.experiment import run as experiment
 from safe_jax.runtime.errors import InputError
 from tests import tiny
@@ -144,10 +144,10 @@ def test_threads_read_what_one_reads(config):
 def test_unusable_images_are_named(config, monkeypatch):
     data = datasets.load(read_settings(config))
     paths = [data.image_dir / record.path for record in data.splits.test[:2]]
-    check_files(paths, 2)
+    readable.check(paths, 2)
     monkeypatch.setattr(tfds.Prepared, "read", lambda *_: b"no image")
     with pytest.raises(InputError, match=r"2 of 2 .*\n.*/4\.0\.0/test/\d+: cannot be decoded"):
-        check_files(paths, 2)
+        readable.check(paths, 2)
 
 
 def test_a_bank_is_of_the_records_as_they_are(config, root, tmp_path):
@@ -276,7 +276,7 @@ def test_official_class_names_are_the_benchmarks(shared):
             shared / "data" / "caltech-101" / "split_zhou_Caltech101.json",
         ),
     ):
-        wanted = {record.classname for record in read_split_file(file)[0].train}
+        wanted = {record.classname for record in read_split_file(file, file.parent)[0].train}
         found = tfds.benchmark_names(name, labels)
         assert {label for label in found if label} == wanted
 

@@ -101,3 +101,16 @@ def test_a_method_joins_the_rows_of_others_and_its_knobs_are_its_own(tiny_config
     tiny_config.tip_adapter.a_steps = 20
     assert experiment.run(tiny_config, tmp_path) == second
     assert len((tmp_path / "results.jsonl").read_text().splitlines()) == 4
+
+
+def test_boxes_outside_their_images_are_refused(tiny_config, tiny_root, tmp_path):
+    content = json.loads((tiny_root / "patches" / "split.json").read_text())
+    inside, outside, *_ = [path for path, *_ in content["test"]]
+    content["boxes"] = {inside: [0, 0, 64, 64], outside: [0, 0, 64, 1e6]}
+    file = tmp_path / "split.json"
+    file.write_text(json.dumps(content))
+    tiny_config.update(split_file=str(file), shots=(2,), methods=("zero_shot",))
+    with pytest.raises(InputError, match=rf"1 boxes lie outside .*\n  {outside}: \[0") as caught:
+        experiment.run(tiny_config, tmp_path / "run")
+    assert inside not in str(caught.value)
+    assert not (tmp_path / "cache").exists()
