@@ -15,4 +15,5 @@ def get_config() -> ConfigDict:
     config = default.get_config()
     config.data_root = "."
     config.templates = ("a photo of a {}.",)
+    config.unreadable = "skip"  # a run need not die of one bad picture
     return config

@@ -9,7 +9,7 @@ from typing import Annotated
 
 from ml_collections import ConfigDict
 
-from safe_jax.data import imagenet, prompts, tfds
+from safe_jax.data import imagenet, prompts, readable, tfds
 from safe_jax.data.layouts import LAYOUTS, TRANSFER, Layout
 from safe_jax.data.records import Boxes, Record, Splits, read_split_file
 from safe_jax.runtime import paths, schema
@@ -38,6 +38,9 @@ class DataSettings(schema.Model):
         (), "prompts, each with one {}; several are averaged"
     )
     prompts_file: Text = knob("", "JSON, {class: [sentence, ...]}, which replaces the templates")
+    unreadable: readable.Unreadable = knob(
+        "refuse", "an image that cannot be used is an error; skip: it is left out, and counted"
+    )
     cache_dir: Text = knob(
         "~/.cache/safe_jax", "downloads and banks; for RN50 196 KiB an image and view"
     )
@@ -64,6 +67,7 @@ class Dataset:
         classnames: the class names by label.
         prompts: the sentences that describe each class, by label.
         boxes: by an image's path, where the labelled object is; some data sets have none.
+        unreadable: how many images were left out, as they cannot be used.
     """
 
     name: str
@@ -72,6 +76,7 @@ class Dataset:
     prompts: prompts.Prompts
     splits: Splits
     boxes: Boxes
+    unreadable: int = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,12 +88,14 @@ class Transfer:
         classes: the labels in ImageNet of the classes that the images show, ascending; the model
             chooses among these only.
         records: the images; a label is the place of the class in `classes`.
+        unreadable: how many images were left out, as they cannot be used.
     """
 
     name: str
     image_dir: Path | tfds.Prepared
     classes: list[int]
     records: list[Record]
+    unreadable: int = 0
 
 
 def name(settings: DataSettings) -> str:
@@ -184,6 +191,22 @@ def _warn_of_untrained(dataset: str, splits: Splits, classnames: tuple[str, ...]
                 dataset, len(absent), len(classnames), use, ", ".join(absent[:5]),
                 ", ..." if len(absent) > 5 else "",
             )  # fmt: skip
+
+
+def without_unreadable(data: Dataset, workers: int) -> Dataset:
+    """The same without the images that cannot be used, which are counted and listed in the log.
+
+    All images are looked at, so that what is drawn does not depend on what is asked for. Raises
+    `InputError` for a class that would have no image left to train on.
+    """
+    parts, count = readable.leave_out(data.splits._asdict(), data.image_dir, "skip", workers)
+    return dataclasses.replace(data, splits=Splits(**parts), unreadable=count)
+
+
+def transfer_without_unreadable(target: Transfer, workers: int) -> Transfer:
+    """The same without the images that cannot be used, which are counted and listed in the log."""
+    parts, count = readable.leave_out({"test": target.records}, target.image_dir, "skip", workers)
+    return dataclasses.replace(target, records=parts["test"], unreadable=count)
 
 
 def transfer_names(settings: DataSettings) -> list[str]:

@@ -124,7 +124,7 @@ class Config(DataSettings, BankSettings, SafeSettings, Recipe):
 _NOT_HASHED = {
     "data_root", "prompts_file", "weights", "cache_dir", "workers", "trunk_batch_size",
     "eval_batch_size", "checkpoint_every", "population", "save_classifiers", "shots",
-    "seeds", "methods",
+    "seeds", "methods", "unreadable",
 }  # fmt: skip
 
 

@@ -83,6 +83,7 @@ class Row(_Part):
     examples: list[Example] = field([], "a few images, drawn before any result")
     attention_on_object: dict[str, Percent] = field({}, "per cent: `original`, `tuned`, `even`")
     seconds: NotNegative = field(..., "of the method, with the methods that it needs")
+    unreadable: Positive | None = field(None, "images left out, also of transfers; None: all read")
     knobs: dict[str, Any] = field({}, "of this method alone")
     tuned_on: Text | None = field(None, "the data set, where it is not the one evaluated on")
 
@@ -100,6 +101,7 @@ class Row(_Part):
 _OF_TRANSFER = {
     "method", "shots", "seed", "images", "config_hash", "weights", "split", "protocol",
     "selection", "alpha", "a", "b", "point", "learning_rate", "weight_decay", "knobs", "seconds",
+    "unreadable",
 }  # fmt: skip
 
 

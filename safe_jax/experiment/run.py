@@ -53,8 +53,14 @@ def _describe(given: ConfigDict, name: str) -> Described:
     given = given.copy_and_resolve_references()
     given.dataset = name
     config = knobs.read(given)
-    data = datasets.load(config)
-    transfers = transfer.load(config)
+    data, transfers = datasets.load(config), transfer.load(config)
+    if config.unreadable == "skip":
+        workers = config.workers
+        data = datasets.without_unreadable(data, workers)
+        transfers = {
+            to: datasets.transfer_without_unreadable(target, workers)
+            for to, target in transfers.items()
+        }
     subsets = [_draw(config, data, shots, seed) for shots in config.shots for seed in config.seeds]
     _warn_of_few(data, max(config.shots))
     return Described(config, data, transfers, subsets)
@@ -109,7 +115,7 @@ def _run(described: Described, workdir: pathlib.Path) -> list[Row]:
     ) as results:
         if hosts.is_first():
             knobs.write_config(workdir / "configs" / f"{config_hash}.json", config)
-        prepared = prepare.prepare(described, uses, directory)
+        prepared = prepare.prepare(described, uses, directory, checked=config.unreadable == "skip")
         shared = Shared(config, config_hash, directory, data, transfers, workdir, *prepared)
         keyed = list(zip(subsets, prepare.keys(subsets, uses), strict=True))
         rows = []

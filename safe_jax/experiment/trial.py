@@ -66,6 +66,11 @@ class Shared:
         return clip_weights.image_tower(self.model)
 
     @property
+    def unreadable(self) -> int:
+        """How many images were left out, of the data set and of the transfers."""
+        return self.data.unreadable + sum(target.unreadable for target in self.transfers.values())
+
+    @property
     def reader(self) -> Reader:
         return Reader(self.mesh, self.config.eval_batch_size)
 

@@ -27,6 +27,7 @@ DEFAULTS = {
     "tfds": "",
     "templates": (),
     "prompts_file": "",
+    "unreadable": "refuse",
     "shots": (1, 2, 4, 8, 16),
     "seeds": (1, 2, 3),
     "methods": ("zero_shot", "safe"),

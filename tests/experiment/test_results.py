@@ -29,7 +29,8 @@ FULL = {
     "val_accuracy": 60.0, "losses": [2.397608518600464, 0.1],
     "examples": [example("examples/there.png")],
     "attention_on_object": {"original": 20.0, "tuned": 30.0, "even": 5.0},
-    "seconds": 1.5, "knobs": {"epochs": 3, "eps": None, "trainable": ".*"}, "tuned_on": "imagenet",
+    "seconds": 1.5, "unreadable": 3, "knobs": {"epochs": 3, "eps": None, "trainable": ".*"},
+    "tuned_on": "imagenet",
 }  # fmt: skip
 
 
