@@ -9,7 +9,7 @@ from typing import Annotated
 
 from ml_collections import ConfigDict
 
-from safe_jax.data import imagenet, prompts, readable, tfds
+from safe_jax.data import doubts, imagenet, prompts, readable, tfds
 from safe_jax.data.layouts import LAYOUTS, TRANSFER, Layout
 from safe_jax.data.records import Boxes, Record, Splits, read_split_file
 from safe_jax.runtime import paths, schema
@@ -151,13 +151,9 @@ def load(settings: DataSettings) -> Dataset:
     else:
         splits, classnames = layout.read(image_dir)
 
-    if shared := len({r.path for r in splits.train + splits.val} & {r.path for r in splits.test}):
-        log.warning(
-            "%d images are in test and in train or val: accuracies will be too high", shared
-        )
     _check_names(splits)
     classnames = tuple(classname.replace("_", " ") for classname in classnames)
-    _warn_of_untrained(name(settings), splits, classnames)
+    doubts.warn(name(settings), splits, classnames)
     if settings.prompts_file:
         sentences = prompts.read(paths.join(root, settings.prompts_file), classnames)
     else:
@@ -178,19 +174,6 @@ def _check_names(splits: Splits) -> None:
         raise InputError(
             f"the names of {len(odd)} images are not UTF-8; rename them:" + listing(odd)
         )
-
-
-def _warn_of_untrained(dataset: str, splits: Splits, classnames: tuple[str, ...]) -> None:
-    """Warns of classes without an image to train on or to validate with."""
-    for part, use in (("train", "training"), ("val", "validation")):
-        there = {record.label for record in getattr(splits, part)}
-        absent = [c for label, c in enumerate(classnames) if label not in there]
-        if there and absent:
-            log.warning(
-                "%s: %d of %d classes have no %s image: %s%s",
-                dataset, len(absent), len(classnames), use, ", ".join(absent[:5]),
-                ", ..." if len(absent) > 5 else "",
-            )  # fmt: skip
 
 
 def without_unreadable(data: Dataset, workers: int) -> Dataset:

@@ -65,8 +65,8 @@ def warn_of_equal(prompts: Prompts, classnames: Sequence[str]) -> None:
     for name, sentences in zip(classnames, prompts, strict=True):
         plain = tuple(" ".join(sentence.casefold().split()) for sentence in sentences)
         by_prompts.setdefault(plain, []).append(name)
-    for names in by_prompts.values():
-        if len(names) > 1:
+    for names in map(dict.fromkeys, by_prompts.values()):
+        if len(names) > 1:  # one name of several labels is told of where the listing is read
             log.warning(
                 "%s have the same prompts: zero-shot answers the first and never another",
                 ", ".join(names),

@@ -3,7 +3,6 @@
 import hashlib
 import json
 import logging
-import pathlib
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -14,7 +13,7 @@ from safe_jax import clip
 from safe_jax.bank import store
 from safe_jax.bank.store import BankSpec
 from safe_jax.bank.view import View
-from safe_jax.data import images, photos, readable
+from safe_jax.data import copies, images, readable
 from safe_jax.data.datasets import Dataset, Transfer
 from safe_jax.data.records import BOX_MARGIN, Record
 from safe_jax.experiment.knobs import Config
@@ -27,6 +26,8 @@ from safe_jax.runtime.errors import InputError, listing
 from safe_jax.runtime.paths import Path
 
 log = logging.getLogger(__name__)
+
+_MOST_COMPARED = 20_000  # images of a data set that is looked through for copies whole
 
 
 class Described(NamedTuple):
@@ -122,7 +123,7 @@ def prepare(
     if not checked:
         readable.check(sorted(unread, key=str), config.workers)
     _check_boxes(described)
-    _warn_of_copies(of_uses)
+    _warn_of_copies(described)
     model = clip.load(directory, jnp.dtype(config.dtype), devices.replicated(mesh))
     head = TextHead.of(model, text_rows(model, data.prompts))
     store.check_space(list(specs.values()), model.config)
@@ -130,35 +131,17 @@ def prepare(
     return Prepared(model, head, mesh, banks)
 
 
-def _warn_of_copies(of_uses: Mapping[str, ImagesOfUse]) -> None:
-    """Warns of images to evaluate on that are, byte for byte, images to tune or to choose with.
-
-    Only files of equal size on a disk are read. Images of one path are warned of where a data set
-    is read.
-    """
-    sources = {
-        use: {
-            (size, path): of_use.spec.files[at]
-            for at, (path, size, _) in enumerate(of_use.spec.contents.images)
-            if size is not None and isinstance(of_use.spec.files[at], pathlib.Path)
-        }
-        for use, of_use in of_uses.items()
-    }
-    seen = {**sources.get("train", {}), **sources.get("val", {})}
-    sizes = {size for size, _ in seen}
-    asked = {key: file for key, file in sources.get("eval", {}).items() if key[0] in sizes}
-    asked = {key: file for key, file in asked.items() if key not in seen}
-    if not asked:
-        return
-    sizes = {size for size, _ in asked}
-    digests = {photos.digest(file) for (size, _), file in seen.items() if size in sizes}
-    copies = [path for (_, path), file in asked.items() if photos.digest(file) in digests]
-    if copies:
-        log.warning(
-            "%d images to evaluate on are byte for byte images to tune or to choose with, such as "
-            "%s: accuracies will be too high",
-            len(copies), copies[0],
-        )  # fmt: skip
+def _warn_of_copies(described: Described) -> None:
+    """Warns of copies in the whole data set, or in what is drawn of one that is large."""
+    config, data, _, subsets = described
+    if not any(subset.eval for subset in subsets):
+        return  # whoever fits a classifier looks at all images
+    parts: dict[str, Sequence[Record]] = dict(
+        zip(("train", "val", "eval"), data.splits, strict=True)
+    )
+    if sum(map(len, parts.values())) > _MOST_COMPARED or config.eval_split == "val":
+        parts = {use: sorted({r for s in subsets for r in s.records(use)}) for use in parts}
+    copies.warn(parts, data.image_dir, data.classnames)
 
 
 def _check_boxes(described: Described) -> None:
