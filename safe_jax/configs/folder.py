@@ -3,7 +3,8 @@
     safe-jax run --config folder --config.image_dir=PATH
 
 PATH holds class/image, or train/class/image and test/class/image (val/class/image too, if you
-like). The folders' names are the class names, with _ as a space; the prompt is below.
+like). The folders' names are the class names, with _ as a space, unless classnames.txt beside them
+names them; the prompt is below.
 """
 
 from ml_collections import ConfigDict

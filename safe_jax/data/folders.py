@@ -1,13 +1,17 @@
-"""A user's folder: `root/class/image`, or `root/{train,val,test}/class/image`."""
+"""A user's folder: `root/class/image`, or `root/{train,val,test}/class/image`.
+
+A file beside the class folders, `classnames.txt` or `classnames.csv`, may name them otherwise.
+"""
 
 import collections
+import difflib
 import logging
 import pathlib
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from safe_jax.data.records import Record, Splits, complete
-from safe_jax.runtime import paths
+from safe_jax.runtime import files, paths, schema
 from safe_jax.runtime.errors import InputError, listing
 
 SUFFIXES = (
@@ -20,13 +24,14 @@ _PARTS = {
     "train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val",
     "test": "test", "testing": "test",
 }  # fmt: skip
+_NAME_FILES = "classnames.txt", "classnames.csv"
 _HEIC = "photos in HEIC have to be converted first, to JPEG for example"
 
 
 def read(root: paths.Path) -> tuple[Splits, list[str]]:
     """Reads the images below `root`, and draws the splits for which there are no folders.
 
-    Returns the splits and the folders' names by label. Raises `InputError` as `read_parts` does.
+    Returns the splits and the class names by label. Raises `InputError` as `read_parts` does.
     """
     parts, names = read_parts(root)
     return complete(parts, root), names
@@ -36,7 +41,8 @@ def read_parts(root: paths.Path) -> tuple[dict[str, list[Record]], list[str]]:
     """The images below `root` as they are divided there: in `train` alone, or in more splits.
 
     Ignores hidden files and files whose names are not those of images. Classes are numbered in
-    natural order ("2" before "10"). Returns the records by split, and the folders' names by label.
+    natural order of their folders ("2" before "10"). Returns the records by split, and the class
+    names by label: those that `classnames.txt` or `.csv` has, else the folders'.
 
     Raises `InputError` where folders, or images in them, are missing.
     """
@@ -47,16 +53,17 @@ def read_parts(root: paths.Path) -> tuple[dict[str, list[Record]], list[str]]:
     parts = _find_parts(root)
     names = sorted(parts["train"][0], key=natural)
     _check_classes(root, parts, names)
+    spoken = _spoken(root, parts, names)
     records, empty, others = {}, [], []
     for part, (classes, prefix) in parts.items():
         records[part] = []
         for label, name in enumerate(names):
             listed = _listed(root, prefix + name) if name in classes else []
-            files = [file for file in listed if _is_image(file)]
+            of_class = [file for file in listed if _is_image(file)]
             others += [file for file in listed if not _is_image(file)]
-            if not files and (part == "train" or name in classes):
+            if not of_class and (part == "train" or name in classes):
                 empty.append(f"{root}/{prefix}{name}")
-            records[part] += [Record(file, label, name) for file in files]
+            records[part] += [Record(file, label, spoken[label]) for file in of_class]
     if empty:
         raise InputError(
             f"{len(empty)} class folders hold no image ({', '.join(SUFFIXES)})"
@@ -76,7 +83,84 @@ def read_parts(root: paths.Path) -> tuple[dict[str, list[Record]], list[str]]:
             "%s: %d files whose names are not those of images are ignored%s",
             root, len(others), _hint_of(others),
         )  # fmt: skip
-    return records, names
+    return records, spoken
+
+
+def _spoken(
+    root: paths.Path, parts: dict[str, tuple[set[str], str]], names: list[str]
+) -> list[str]:
+    """The class name of each folder: that of a file of class names, where there is one."""
+    beside = dict.fromkeys((root, root / parts["train"][1]))
+    found = [place / name for place in beside for name in _NAME_FILES if (place / name).exists()]
+    if len(found) > 1:
+        raise InputError(f"{' and '.join(map(str, found))}: keep one file of class names")
+    if not found:
+        _hint_at_numbers(root, names)
+        return names
+    file = found[0]
+    spoken = _read_names(file, names)
+    if rest := [name for name in names if name not in spoken]:
+        log.warning(
+            "%s does not name %d of %d class folders, such as %s: they are called as their folders",
+            file, len(rest), len(names), rest[0],
+        )  # fmt: skip
+    chosen = [spoken.get(name, name) for name in names]
+    count = collections.Counter(name.replace("_", " ") for name in chosen)
+    if twice := sorted(name for name, n in count.items() if n > 1):
+        raise InputError(
+            f"{file}: several folders are called {', '.join(twice)}; rename all but one"
+        )
+    return chosen
+
+
+def _read_names(file: paths.Path, folders: list[str]) -> dict[str, str]:
+    """A file's class names by folder: `folder,name` a line; in a text, a space parts them too."""
+    if file.suffix == ".csv":
+        rows = files.read_csv(file, "no such file")
+    else:
+        lines = enumerate(files.read_text(file, "no such file").splitlines(), 1)
+        rows = [(n, _folder_and_name(line, folders)) for n, line in lines if line.strip()]
+    if rows and list(map(str.strip, rows[0][1])) == ["folder", "name"]:
+        rows = rows[1:]
+    found: dict[str, str] = {}
+    for number, values in rows:
+        folder, *rest = map(str.strip, values)
+        where = f"{file}, line {number}"
+        try:
+            name = schema.check(tuple[schema.Name], tuple(rest), where)[0]
+        except InputError:
+            raise InputError(
+                f"{where}: a folder and its class name are expected, not {values}"
+            ) from None
+        if folder not in folders:
+            near = difflib.get_close_matches(folder, folders, n=1)
+            hint = f" (did you mean {near[0]}?)" if near else ""
+            raise InputError(f"{where}: there is no class folder {folder!r}{hint}")
+        if folder in found:
+            raise InputError(f"{where}: the folder {folder} is there twice; keep one line")
+        found[folder] = name
+    return found
+
+
+def _folder_and_name(line: str, folders: Collection[str]) -> list[str]:
+    """A line divided after the longest folder that begins it: folders may have spaces in them."""
+    line = line.strip()
+    begin = [folder for folder in folders if re.match(rf"{re.escape(folder)}[\s,]", line)]
+    if not begin:
+        return re.split(r"\t|,|\s", line, maxsplit=1)
+    folder = max(begin, key=len)
+    return [folder, re.sub(r"^\s*,?", "", line.removeprefix(folder))]
+
+
+def _hint_at_numbers(root: paths.Path, names: list[str]) -> None:
+    """Says how to name classes whose folders are numbers, or begin with them."""
+    numbered = [name for name in names if re.match(r"(\d+([\W_]|$)|n\d{8}$)", name)]
+    if 2 * len(numbered) > len(names):
+        log.warning(
+            "%s: the names of %d of %d class folders begin with numbers, and prompts will say so "
+            "('a photo of a %s.'): name them in %s, `folder name` a line",
+            root, len(numbered), len(names), numbered[0].replace("_", " "), root / "classnames.txt",
+        )  # fmt: skip
 
 
 def _is_deeper(record: Record, parts: dict[str, tuple[set[str], str]]) -> bool:

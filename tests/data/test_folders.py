@@ -147,3 +147,82 @@ def test_classes_with_the_same_prompt_are_warned_of(tmp_path, caplog):
     touch(tmp_path, *(f"{name}/{n}.png" for name in ("Cup", "cup", "fork") for n in range(5)))
     load_folder(tmp_path)
     assert "Cup, cup have the same prompts" in caplog.text
+
+
+# Class names apart from folders' names.
+
+CLASSES = "001.Cat", "002.Dog", "003.Red Fox"
+
+
+def numbered(root, **files):
+    """A folder of three classes whose names begin with numbers, and files beside them."""
+    touch(root, *(f"{name}/{n}.png" for name in CLASSES for n in range(5)))
+    for name, content in files.items():
+        (root / name.replace("_", ".")).write_text(content, encoding="utf-8")
+    return root
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        {"classnames_txt": "001.Cat house cat\n002.Dog\tsmall dog\n003.Red Fox fox\n"},
+        {"classnames_txt": "\ufefffolder,name\n001.Cat, house_cat\n\n002.Dog,small dog\n"
+                           "003.Red Fox,fox"},
+        {"classnames_csv": 'folder,name\r\n003.Red Fox,fox\r\n001.Cat,"house cat"\r\n'
+                           "002.Dog,small dog\r\n"},
+        {"classnames_csv": "003.Red Fox,fox\n001.Cat,house cat\n002.Dog,small dog\n"},
+    ],
+)  # fmt: skip
+def test_a_file_beside_the_folders_names_the_classes(tmp_path, files, caplog):
+    data = load_folder(numbered(tmp_path, **files))
+    assert data.classnames == ("house cat", "small dog", "fox")
+    assert data.prompts[0] == ("a photo of a house cat.",)
+    assert data.splits.train[-1][1:] == (2, "fox")
+    assert not caplog.messages
+
+
+def test_a_file_of_class_names_may_be_in_train(tmp_path):
+    for part in ("train", "test"):
+        numbered(tmp_path / part)
+    (tmp_path / "train" / "classnames.txt").write_text("001.Cat cat\n002.Dog dog\n003.Red Fox fox")
+    assert load_folder(tmp_path).classnames == ("cat", "dog", "fox")
+
+
+@pytest.mark.parametrize(
+    ("files", "said"),
+    [
+        ({"classnames_txt": "001.Cat\n"}, "line 1: a folder and its class name are expected"),
+        ({"classnames_txt": "001.Cat cat\n001.Cat dog"}, "line 2: the folder 001.Cat is there tw"),
+        ({"classnames_txt": "01.Cat cat\n"}, r"line 1: .* '01.Cat' \(did you mean 001.Cat\?\)"),
+        ({"classnames_txt": "001.Cat a\n002.Dog a"}, "several folders are called a; rename"),
+        ({"classnames_txt": "001.Cat a_b\n002.Dog a b"}, "several folders are called a b; rename"),
+        ({"classnames_txt": "001.Cat \u200b"}, "line 1: a folder and its class name are expected"),
+        ({"classnames_txt": "a b", "classnames_csv": "a,b"}, "keep one file of class names"),
+        ({"classnames_csv": "001.Cat\n"}, "line 1: a folder and its class name are expected"),
+        ({"classnames_csv": "001.Cat,a,b\n"}, "line 1: a folder and its class name are expected"),
+        ({"classnames_csv": "001.Cat,\n"}, "line 1: a folder and its class name are expected"),
+        ({"classnames_csv": '001.Cat,"a\n'}, "classnames.csv, line 1: unexpected end of data"),
+    ],
+)
+def test_what_is_wrong_with_a_file_of_class_names_is_said(tmp_path, files, said):
+    with pytest.raises(InputError, match=said):
+        load_folder(numbered(tmp_path, **files))
+
+
+def test_folders_that_the_file_does_not_name_are_told_of(tmp_path, caplog):
+    data = load_folder(numbered(tmp_path, classnames_txt="001.Cat cat\n"))
+    assert data.classnames == ("cat", "002.Dog", "003.Red Fox")
+    assert "does not name 2 of 3 class folders, such as 002.Dog" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("names", "hinted"),
+    [
+        (CLASSES, True), (("1", "2"), True), (("n01440764", "n01443537"), True),
+        (("7up", "cat"), False), (("cat_1", "cat_2"), False), (("1_a", "b", "c"), False),
+    ],
+)  # fmt: skip
+def test_names_that_begin_with_numbers_get_a_hint(tmp_path, names, hinted, caplog):
+    touch(tmp_path, *(f"{name}/{n}.png" for name in names for n in range(3)))
+    load_folder(tmp_path)
+    assert (f"name them in {tmp_path}/classnames.txt" in caplog.text) == hinted

@@ -5,7 +5,7 @@ import socket
 
 import pytest
 
-from safe_jax.data import imagenet, photos, places, prompts, readable
+from safe_jax.data import folders, imagenet, photos, places, prompts, readable
 from safe_jax.data.records import read_split_file
 from safe_jax.runtime.errors import InputError
 from tests.data.image_files import picture
@@ -83,6 +83,8 @@ READERS = {
     "prompts.json": lambda file: prompts.read(file, ["cat"]),
     "list.csv": photos.read,
     "imagenet/classnames.txt": lambda file: imagenet.read_classes(file.parent / "images"),
+    "folders/classnames.txt": lambda file: folders.read(file.parent),
+    "folders/classnames.csv": lambda file: folders.read(file.parent),
     "1.jpg": lambda file: readable.check([file], workers=1),
 }
 
@@ -91,6 +93,8 @@ READERS = {
 @pytest.mark.parametrize("name", READERS)
 def test_what_is_no_file_is_not_waited_for(tmp_path, monkeypatch, name, kind):
     monkeypatch.chdir(tmp_path)  # the path of a socket may have 100 characters
+    if name.startswith("folders"):
+        touch(tmp_path, *(f"folders/{cat}/{n}.jpg" for cat in "ab" for n in range(3)))
     file = make(type(tmp_path)(name), kind)
     if (name, kind) == ("list.csv", "a folder"):
         return  # which is a folder of photos
