@@ -6,18 +6,21 @@ Axes: s steps, m members of a population.
 import contextlib
 import logging
 import pathlib
+import re
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
+import absl.logging
 import jax
 import numpy as np
 import tqdm
 from orbax.checkpoint import v1 as ocp
 
 from safe_jax.methods.contract import Batch
-from safe_jax.runtime import devices, hosts
+from safe_jax.runtime import devices, hosts, paths
 from safe_jax.runtime.errors import InputError
 from safe_jax.tuning.train import TrainState
 
@@ -110,15 +113,44 @@ def _images(batch: Batch) -> int:
     return batch["label_b"].size if "label_b" in batch else len(next(iter(batch.values())))
 
 
-def _open_checkpoints(folder, every):
+@contextlib.contextmanager
+def _open_checkpoints(folder, every) -> Iterator[Any]:
+    """Yields the checkpoints in a folder; where the block fails, nothing half-written stays."""
     saving: Any = ocp.training.save_decision_policies.FixedIntervalPolicy(every)
     keeping: Any = ocp.training.preservation_policies.LatestN(1)
-    return ocp.training.Checkpointer(
+    checkpoints = ocp.training.Checkpointer(
         folder,
         save_decision_policy=saving,
         preservation_policy=keeping,
         cleanup_tmp_directories=True,
     )
+    verbosity = absl.logging.get_verbosity()
+    # Of a save that fails Orbax logs a traceback for each of its threads, before it raises one.
+    absl.logging.set_verbosity(absl.logging.FATAL)
+    try:
+        yield checkpoints
+    except BaseException:
+        with contextlib.suppress(Exception):  # closing raises anew what a save raised
+            checkpoints.close()
+        _remove_unfinished(folder)
+        raise
+    else:
+        checkpoints.close()
+    finally:
+        absl.logging.set_verbosity(verbosity)
+
+
+def _remove_unfinished(folder) -> None:
+    """Removes what a failed save left, which holds room where there is none."""
+    if not hosts.is_first() or not folder.is_dir():
+        return
+    for _ in range(20):  # threads of Orbax's may be writing still
+        left = list(folder.glob("*.orbax-checkpoint-tmp"))
+        if not left:
+            return
+        for unfinished in left:
+            paths.remove_folder(unfinished)
+        time.sleep(0.1)
 
 
 def _read(losses: np.ndarray, step: int, loss: jax.Array) -> None:
@@ -137,7 +169,8 @@ def _save(checkpoints, step: int, content: Any, folder: pathlib.Path) -> None:
     try:
         checkpoints.save(step, content, force=True)
     except Exception as error:  # Orbax raises many kinds for a full disk
-        reason = (str(error).strip() or repr(error)).splitlines()[0][:200]
+        text = (str(error).strip() or repr(error)).splitlines()[0]
+        reason = re.sub(r'"/[^"]*":? ?', "", text)[:200]  # without paths of Orbax's own
         raise InputError(
             f"a checkpoint cannot be written in {folder} ({reason}): make room, or set another "
             "--workdir; the same command goes on"

@@ -1,5 +1,6 @@
 """The steps of a tuning: what trains and what stays, rate and decay, rows that do not count."""
 
+import resource
 import types
 
 import jax
@@ -111,11 +112,27 @@ def test_weight_decay_is_decoupled(make_run):
         np.testing.assert_allclose(kept[path] - decayed[path], 5e-4 * x, atol=1e-6)
 
 
-def test_a_checkpoint_that_cannot_be_written_has_one_line(make_run, tmp_path, monkeypatch):
-    def full(*_, **__):
-        raise RuntimeError("Error writing: No space left on device\nmore of it")
+# Orbax's threads that fail leave files of theirs to the garbage collector.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize("fails", ["at once", "in the background"])
+def test_a_checkpoint_that_cannot_be_written_has_one_line(
+    make_run, tmp_path, monkeypatch, caplog, fails
+):
+    """In the background Orbax raises twice: of the save, and when it closes."""
+    save, limit = loop.ocp.training.Checkpointer.save, resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def full(self, *arguments, **options):
+        if fails == "at once":
+            raise RuntimeError("File too large\nmore of it")
+        resource.setrlimit(resource.RLIMIT_FSIZE, (2000, limit[1]))  # bytes of a file
+        try:
+            save(self, *arguments, **options)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limit)
 
     monkeypatch.setattr(loop.ocp.training.Checkpointer, "save", full)
-    with pytest.raises(InputError, match=r"cannot be written in .*No space left.*--workdir") as it:
+    with pytest.raises(InputError, match=r"cannot be written in .*File too large.*--workdir") as it:
         make_run(every=2).run(tmp_path / "checkpoints")
     assert "\n" not in str(it.value)
+    assert not list((tmp_path / "checkpoints").iterdir())
+    assert not caplog.messages
