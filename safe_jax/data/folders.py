@@ -46,7 +46,7 @@ def read_parts(root: paths.Path) -> tuple[dict[str, list[Record]], list[str]]:
 
     Raises `InputError` where folders, or images in them, are missing.
     """
-    if not root.is_dir():
+    if not files.exists(root) or not root.is_dir():
         raise InputError(
             f"{root}: no such folder; config.image_dir is the folder that holds one for each class"
         )

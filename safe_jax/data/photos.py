@@ -68,18 +68,18 @@ def read(photos: Path, image_dir: Path | None = None) -> Photos:
 
     Raises `InputError` for whatever cannot be read so.
     """
-    if photos.is_dir():
-        if image_dir:
-            raise InputError(f"--image-dir is for lists; {photos} is itself a folder of images")
-        parts, classes = folders.read_parts(photos)
-        return Photos(_utf8(paths.absolute(photos).name), photos, parts, classes)
     if not files.exists(photos):
         raise InputError(
             f"{photos}: no such file or folder; expected is a folder with a folder for each class, "
             "a CSV file (path,label) or a split file (.json)"
         )
+    if photos.is_dir():
+        if image_dir:
+            raise InputError(f"--image-dir is for lists; {photos} is itself a folder of images")
+        parts, classes = folders.read_parts(photos)
+        return Photos(_utf8(paths.absolute(photos).name), photos, parts, classes)
     image_dir = image_dir or photos.parent
-    if not image_dir.is_dir():
+    if not files.exists(image_dir) or not image_dir.is_dir():
         raise InputError(f"--image-dir={image_dir}: no such folder")
     if photos.suffix.lower() == ".json":
         splits, _ = read_split_file(photos, image_dir)
@@ -104,6 +104,7 @@ def _read_csv(file: Path, image_dir: Path) -> Photos:
     if twice := places.twice([path for path, *_ in named]):
         raise InputError(f"{file} lists {len(twice)} images more than once:" + listing(twice))
     placed = places.under(image_dir, [path for path, *_ in named], file)
+    _as_names((label for _, label, _ in named), f"{file}: ")
     classes = sorted({label for _, label, _ in named}, key=folders.natural)
     _check_spellings(classes, f"{file}: ")
     number_of = {name: number for number, name in enumerate(classes)}
@@ -150,7 +151,7 @@ def of_lists(sources: Iterable[Any], labels: Iterable[Any]) -> Photos:
     and labels do not fit together, or are of other types.
     """
     named = [as_source(source) for source in sources]
-    texts = [_as_name(label) for label in labels]
+    texts = _as_names(labels, "")
     if len(named) != len(texts):
         raise InputError(f"a label for each image is expected: {len(named)} and {len(texts)}")
     classes = sorted(set(texts))
@@ -171,14 +172,24 @@ def _check_spellings(classes: Sequence[str], prefix: str) -> None:
         raise InputError(f"{prefix}a class is spelled in several ways: {', '.join(twice)}")
 
 
-def _as_name(label: Any) -> str:
-    name = str(label) if isinstance(label, str) else label  # NumPy's texts are not strictly texts
+def _as_names(labels: Iterable[Any], prefix: str) -> list[str]:
+    # NumPy's texts are not strictly texts.
+    names = [str(label) if isinstance(label, str) else label for label in labels]
     try:
-        return schema.check(tuple[schema.Name], (name,), "label ")[0]
+        return schema.check(list[schema.Name], names, prefix)
     except InputError:
-        raise InputError(
-            f"label {label!r}: a class name is expected, as prompts are made of it"
-        ) from None
+        strange = next(name for name in names if not _is_name(name))
+    raise InputError(
+        f"{prefix}label {strange!r}: a class name is expected, as prompts are made of it"
+    )
+
+
+def _is_name(name: Any) -> bool:
+    try:
+        schema.check(list[schema.Name], [name], "")
+    except InputError:
+        return False
+    return True
 
 
 def as_source(image: Any) -> tuple[str, images.Openable]:

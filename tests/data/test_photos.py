@@ -61,7 +61,7 @@ def test_a_folders_name_may_be_any_bytes(tmp_path):
     assert photos.read(type(tmp_path)(folder)).name == r"pets\udcff"
 
 
-@pytest.mark.parametrize("name", ["absent", "a/1.png"])
+@pytest.mark.parametrize("name", ["absent", "a/1.png", "x" * 5000])
 def test_what_is_no_list_of_images_is_refused(tmp_path, name):
     touch(tmp_path, "a/1.png", "b/1.png")
     with pytest.raises(InputError, match=r"a folder.* a CSV file|a \.csv or a \.json file"):
@@ -122,6 +122,7 @@ def test_a_csv_file_may_divide_its_images(tmp_path):
         (["path,label", '"1"x,a'], "line 2: ',' expected after"),
         (["path,label", "1,a_b", "2,a b"], "a class is spelled in several ways: a b, a_b"),
         (["path,label", "1\0,a"], "UTF-8 is expected, not bytes that are 0"),
+        (["path,label", "1,a", "2,\u200b"], r"label '\\u200b': a class name is expected"),
         (["path,label,path", "1,a,2"], "its first line names path twice"),
         (["path,label", "1,a", "./1,b"], "lists 1 images more than once:\n  1$"),
         (
