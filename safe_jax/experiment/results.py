@@ -69,6 +69,9 @@ class Row(_Part):
     weights: Text = field(..., "NAME@DIGEST of the pre-trained model")
     split: Text = field(..., "test, or val: validation images that chose nothing")
     protocol: Text | None = field(None, "few_shot, or tip_adapter: as published figures")
+    released: Text | None = field(None, "the model's name, where it was read from OpenAI's file")
+    classes: Positive | None = field(None, "how many there are")
+    eval_images: Positive | None = field(None, "how many images of the split there are")
     selection: Text = field(..., "how values were chosen: config.selection, or none")
     alpha: Fraction | None = field(None, "chosen blend of the original pool (0) and the tuned (1)")
     b: NotNegative | None = field(None, "chosen sharpness of the cache")
@@ -82,7 +85,9 @@ class Row(_Part):
     losses: list[float] = field([], "mean training loss of each epoch, (e,)")
     examples: list[Example] = field([], "a few images, drawn before any result")
     attention_on_object: dict[str, Percent] = field({}, "per cent: `original`, `tuned`, `even`")
-    seconds: NotNegative = field(..., "of the method, with the methods that it needs")
+    seconds: NotNegative = field(
+        ..., "of the method and of those it needs: SAFE-A's have SAFE's in them"
+    )
     knobs: dict[str, Any] = field({}, "of this method alone")
     tuned_on: Text | None = field(None, "the data set, where it is not the one evaluated on")
 
@@ -98,8 +103,9 @@ class Row(_Part):
 
 # Fields that the row of a transfer shares with the main row.
 _OF_TRANSFER = {
-    "method", "shots", "seed", "images", "config_hash", "weights", "split", "protocol",
-    "selection", "alpha", "a", "b", "point", "learning_rate", "weight_decay", "knobs", "seconds",
+    "method", "shots", "seed", "images", "config_hash", "weights", "released", "split",
+    "protocol", "selection", "alpha", "a", "b", "point", "learning_rate", "weight_decay", "knobs",
+    "seconds",
 }  # fmt: skip
 
 

@@ -1,6 +1,6 @@
 """The lines of each figure."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -35,9 +35,8 @@ def accuracy(name: str, experiments: Sequence[Experiment]) -> Figure:
         lines.append(_with_error_bars(label, _by_shots(experiment, method), ink, marker))
     lines += _zero_shot(experiments, ink_of)
     first = experiments[0].first
-    theirs = published.accuracy(first.dataset, first.split)
-    if theirs and is_released(experiments):
-        by_shots = theirs[published.METHOD]
+    if all(published.accuracy(experiment.first) for experiment in experiments):
+        by_shots = published.accuracy(first)[published.METHOD]
         x = sorted({k for e in experiments for k in e.shots} & by_shots.keys())
         label = f"{summary.label(published.METHOD)}, published"
         lines.append(Line(label, x, [by_shots[k] for k in x], ink="muted", dashed=True))
@@ -77,11 +76,6 @@ def _with_error_bars(
     level = not marker and len({x for values in by_shots.values() for x in values}) == 1
     bars = [x or float("nan") for x in sd] if any(sd) else None
     return Line(label, list(by_shots), mean, bars, ink, marker, dashed=dashed, level=level)
-
-
-def is_released(experiments: Iterable[Experiment]) -> bool:
-    """Whether the weights, by their name, are those of the published figures."""
-    return {e.first.weights.partition("@")[0] for e in experiments} == {published.WEIGHTS}
 
 
 def alpha(name: str, experiment: Experiment) -> list[AlphaChoice]:

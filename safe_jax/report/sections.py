@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from safe_jax.experiment.results import Row
+from safe_jax.methods.catalogue import METHODS
 from safe_jax.report import charts, summary
 from safe_jax.report.charts import AlphaChoice
 from safe_jax.report.gallery import Gallery
@@ -54,14 +55,13 @@ class Section(NamedTuple):
     accuracy: Figure
     accuracy_rows: list[AccuracyRow]
     published: list[TableRow]
-    is_released: bool
     alpha: list[AlphaChoice]
     rates: list[TableRow]
     losses: Panels | None
     attention: list[AttentionOnObject]
     gallery: Gallery | None
     seconds: list[TableRow]
-    total_seconds: str
+    shared_seconds: list[tuple[str, list[str]]]  # a method, and those whose seconds it has, too
     knobs: dict[str, str] | None
 
     @classmethod
@@ -79,14 +79,13 @@ class Section(NamedTuple):
             accuracy=charts.accuracy(f"{name}-accuracy", [experiment]),
             accuracy_rows=accuracy_rows(experiment, experiment.shots),
             published=summary.published_rows(rows[0], experiment.shots),
-            is_released=charts.is_released([experiment]),
             alpha=charts.alpha(f"{name}-alpha", experiment),
             rates=_rates(experiment),
             losses=charts.losses(f"{name}-losses", experiment),
             attention=_attention(f"{name}-attention", rows),
             gallery=Gallery.of(experiment.directory, rows),
             seconds=_table(experiment, experiment.methods, _mean_seconds),
-            total_seconds=f"{sum(row.seconds for row in rows):.1f}",
+            shared_seconds=_shared_seconds(experiment.methods),
             knobs=None if config is None else {k: _plain(v) for k, v in config.items()},
         )
 
@@ -136,6 +135,15 @@ def _table(
 
 def _mean_seconds(rows: list[Row]) -> str:
     return f"{statistics.mean(row.seconds for row in rows):.2f}" if rows else "-"
+
+
+def _shared_seconds(names: Sequence[str]) -> list[tuple[str, list[str]]]:
+    needed = {name: METHODS[name].after for name in names if name in METHODS}
+    return [
+        (summary.label(name), [summary.label(earlier) for earlier in after])
+        for name, after in needed.items()
+        if after
+    ]
 
 
 def _rates(experiment: Experiment) -> list[TableRow]:

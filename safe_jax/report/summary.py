@@ -66,10 +66,10 @@ def protocol_note(rows: Sequence[Row]) -> str | None:
 
 
 def published_rows(row: Row, shots: Sequence[int]) -> list[TableRow]:
-    """Published accuracy on the images that `row` was evaluated on."""
+    """Published accuracy with the weights and on the images that `row` was evaluated with."""
     return [
         (f"{label(method)}, published", [cell([by_k[k]] if k in by_k else []) for k in shots])
-        for method, by_k in published.accuracy(row.dataset, row.split).items()
+        for method, by_k in published.accuracy(row).items()
     ]
 
 
