@@ -87,10 +87,10 @@ class CLIP(ImageTower):
     def encode_text(self, tokens_bt: ArrayLike) -> jax.Array:
         """Tokens of `tokenize` to features `(b, embed_dim)`, not normalised.
 
-        Raises `ValueError` for anything else.
+        Columns that are padding in every row may be cut off. Raises `ValueError` for anything else.
         """
         shape, length = np.shape(tokens_bt), self.config.context_length
-        if len(shape) != 2 or shape[1] != length:
+        if len(shape) != 2 or shape[1] > length:
             raise ValueError(
                 f"tokens of shape (b, {length}) are expected, not {shape}: clip.tokenize(texts) "
                 "makes them"

@@ -74,6 +74,7 @@ IMAGE, TOKENS = np.zeros((64, 64, 3), np.float32), np.zeros(77, np.int32)
             r"tokens of shape \(b, 77\) are expected, not \(\): clip\.tokenize",
         ),
         ("encode_text", TOKENS, r"not \(77,\)"),
+        ("encode_text", TOKENS.reshape(1, 77).repeat(2, 1), r"not \(1, 154\)"),
     ],
 )
 def test_arrays_of_another_shape_or_kind_are_refused_by_name(model, function, given, message):
