@@ -19,13 +19,14 @@ import random
 import shutil
 import time
 from collections.abc import Iterator, Sequence
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import filelock
 import jax
 import jax.numpy as jnp
 import numpy as np
 import tqdm
+from pydantic import AfterValidator
 
 from safe_jax.bank import checksums, extraction
 from safe_jax.bank.extraction import CropSettings
@@ -36,7 +37,7 @@ from safe_jax.clip.model import CLIP, CLIPConfig
 from safe_jax.data import images
 from safe_jax.runtime import devices, hosts, paths
 from safe_jax.runtime.errors import InputError
-from safe_jax.runtime.schema import Positive, Text, knob
+from safe_jax.runtime.schema import Bounds, Text, knob
 
 log = logging.getLogger(__name__)
 
@@ -48,11 +49,15 @@ class BankSettings(CropSettings):
         "auto", "what the trunk computes in; auto: bfloat16 on an accelerator, else float32"
     )
     bank_dtype: Literal["float16", "float32"] = knob("float16", "what dense maps are stored in")
-    views: Positive = knob(1, "of a training image: the centre crop, then random crops")
+    views: Annotated[int, AfterValidator(Bounds(ge=1, le=1000))] = knob(
+        1, "of a training image: the centre crop, then random crops"
+    )
     cache_dir: Text = knob(
         "~/.cache/safe_jax", "downloads and banks; for RN50 196 KiB an image and view"
     )
-    trunk_batch_size: Positive = knob(32, "images a device in extraction")
+    trunk_batch_size: Annotated[int, AfterValidator(Bounds(ge=1, le=16_384))] = knob(
+        32, "images a device in extraction"
+    )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -18,6 +18,7 @@ import tqdm
 from pydantic import AfterValidator
 
 from safe_jax import clip
+from safe_jax.bank.extraction import Workers
 from safe_jax.classifier import predict, temperature
 from safe_jax.classifier.evaluation import wilson_interval
 from safe_jax.classifier.image_classifier import ImageClassifier
@@ -28,15 +29,15 @@ from safe_jax.data.datasets import Dataset
 from safe_jax.data.photos import Photos
 from safe_jax.data.records import Record, Splits, hold_out_val
 from safe_jax.experiment import compare, keep, knobs, prepare
-from safe_jax.experiment.knobs import Config, Seed
+from safe_jax.experiment.knobs import Config, NotEmpty, Rates, Seed, Shots
 from safe_jax.experiment.prepare import Described
 from safe_jax.experiment.trial import Shared, Subset, Trial
 from safe_jax.methods import catalogue
 from safe_jax.methods.catalogue import METHODS
-from safe_jax.methods.contract import Recipe
+from safe_jax.methods.contract import Epochs, Recipe
 from safe_jax.runtime import paths, schema
 from safe_jax.runtime.errors import InputError, listing
-from safe_jax.runtime.schema import Different, ListOrTuple, NotNegative, Positive, Text, knob
+from safe_jax.runtime.schema import ListOrTuple, Text, knob
 
 log = logging.getLogger(__name__)
 
@@ -55,17 +56,17 @@ class FitSettings(schema.Model):
 
     weights: schema.Name = knob("RN50", "the pre-trained model, as config.weights")
     method: Annotated[str, AfterValidator(_is_method)] = knob("safe", "by its name in configs")
-    shots: Positive | None = knob(None, "training images a class; all if not given")
+    shots: Shots | None = knob(None, "training images a class; all if not given")
     seed: Seed = knob(1, "of the draw of shots, and of the order of training")
-    templates: Annotated[tuple[Text, ...], ListOrTuple] = knob(
+    templates: Annotated[tuple[Text, ...], NotEmpty, ListOrTuple] = knob(
         ("a photo of a {}.",), "prompts, each with one {}; several are averaged"
     )
-    epochs: Positive | None = knob(None, "passes over the training images; the method's if not set")
-    learning_rates: Annotated[tuple[NotNegative, ...], Different, ListOrTuple] = knob(
+    epochs: Epochs | None = knob(None, "passes over the training images; the method's if not set")
+    learning_rates: Rates = knob(
         (), "validation images choose one; by default 0.1, 1 and 10 times the method's"
     )
     cache_dir: Text = knob("~/.cache/safe_jax", "downloads, banks and checkpoints")
-    workers: schema.Count = knob(0, "threads that decode; 0: one for each core")
+    workers: Workers = knob(0, "threads that decode; 0: one for each core")
     strict: bool = knob(False, "an image that cannot be read is an error, not left out")
 
 

@@ -7,6 +7,7 @@ a mistake is, hands over the value that was found, and goes on to the next mista
 Numbers are finite, a boolean is no integer, and texts are valid UTF-8.
 """
 
+import functools
 import json
 import math
 import re
@@ -14,7 +15,9 @@ from collections.abc import Mapping
 from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
 
 import pydantic
+import pydantic_core
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, TypeAdapter
+from pydantic_core import core_schema
 
 from safe_jax.runtime.errors import InputError
 
@@ -49,7 +52,9 @@ class Bounds:
         return x
 
 
-def _no_surrogates(text: str) -> str:
+def _is_text(text: str) -> str:
+    if "\0" in text:
+        raise ValueError("a text without NUL is expected")
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -66,9 +71,33 @@ def _not_blank(text: str) -> str:
 def _pattern(text: str) -> str:
     try:
         re.compile(text)
-    except re.error as error:
+    except (re.error, OverflowError, RecursionError) as error:
         raise ValueError(f"a regular expression is expected ({error})") from None
+    try:
+        _matcher(text)
+    except pydantic_core.SchemaError:
+        raise ValueError(
+            "a regular expression without look-around, references and huge repetitions is "
+            "expected; name what is wanted, as in a|b"
+        ) from None
     return text
+
+
+def matches(pattern: str, text: str) -> bool:
+    """Whether a `Pattern` matches the whole text, in time that is linear in its length.
+
+    `re` goes back and tries again: `(a+)+b` takes it minutes on thirty letters. The engine that
+    Pydantic brings never does, which is why it has no look-around and no references.
+    """
+    return _matcher(pattern).isinstance_python(text)
+
+
+@functools.lru_cache
+def _matcher(pattern: str) -> pydantic_core.SchemaValidator:
+    whole = rf"\A(?:{pattern})\z"
+    return pydantic_core.SchemaValidator(
+        core_schema.str_schema(pattern=whole, regex_engine="rust-regex")
+    )
 
 
 def _different(values: tuple) -> tuple:
@@ -81,7 +110,7 @@ def _as_tuple(values: Any) -> Any:
     return tuple(values) if isinstance(values, list) else values
 
 
-Text = Annotated[str, AfterValidator(_no_surrogates)]
+Text = Annotated[str, AfterValidator(_is_text)]
 Name = Annotated[Text, AfterValidator(_not_blank)]
 Pattern = Annotated[Text, AfterValidator(_pattern)]
 Count = Annotated[int, AfterValidator(Bounds(ge=0))]
@@ -159,7 +188,11 @@ def _place(loc: tuple) -> str:
 
 
 def _shown(value: Any) -> str:
-    text = repr(value) if not isinstance(value, Mapping | list) else json.dumps(value, default=str)
+    try:
+        is_json = isinstance(value, Mapping | list)
+        text = json.dumps(value, default=str) if is_json else repr(value)
+    except (TypeError, ValueError, RecursionError):  # a number of 5,000 digits, an endless list
+        text = f"a huge {type(value).__name__}"
     return text if len(text) <= _SHOWN else text[: _SHOWN - 3] + "..."
 
 
@@ -210,5 +243,5 @@ def describe(kind: type[Model]) -> list[str]:
 
 __all__ = [
     "Bounds", "Count", "Different", "Fraction", "ListOrTuple", "Model", "Name", "NotNegative",
-    "Pattern", "Percent", "Positive", "Text", "check", "describe", "knob", "read_json",
+    "Pattern", "Percent", "Positive", "Text", "check", "describe", "knob", "matches", "read_json",
 ]  # fmt: skip
