@@ -19,7 +19,7 @@ from safe_jax import report
 from safe_jax.data import datasets
 from safe_jax.experiment import knobs
 from safe_jax.experiment import run as experiment
-from safe_jax.runtime import command_line, hosts, paths
+from safe_jax.runtime import command_line, errors, hosts, paths
 from safe_jax.runtime.errors import InputError
 
 USAGE = "--config FILE [--workdir DIR] [--config.knob=value ...]"
@@ -55,7 +55,9 @@ def main(_: list[str]) -> None:
             level = logging.INFO if hosts.is_first() else logging.ERROR
             command_line.log_to_stderr(hosts.prefix(), level)
             _run(config)
-    except (InputError, OSError) as error:
+    except OSError as error:
+        sys.exit(f"error: {hosts.prefix()}{errors.of_system(error)}")
+    except InputError as error:
         sys.exit(f"error: {hosts.prefix()}{error}")
     except KeyboardInterrupt:
         sys.stderr.write("interrupted: the same command goes on\n")

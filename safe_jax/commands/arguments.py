@@ -53,7 +53,7 @@ def begin(cache_dir: str) -> None:
     command_line.log_to_stderr("", logging.INFO)
     from safe_jax.runtime import compiled
 
-    compiled.keep_in(paths.cache(cache_dir) / "compiled")
+    compiled.keep_in(paths.cache(cache_dir, "--cache-dir") / "compiled")
 
 
 def on_disk(given: str) -> pathlib.Path:

@@ -31,7 +31,10 @@ def run(config: ConfigDict, workdir: Any) -> list[Row]:
     same knobs, data and weights, are kept: a run that was killed goes on where it was. Raises
     `InputError` for what a user can mend.
     """
-    workdir = paths.absolute(paths.parse(workdir))  # Orbax takes no relative paths
+    workdir = paths.parse(workdir)
+    if isinstance(workdir, pathlib.Path):
+        paths.check_writable(workdir, "--workdir")
+    workdir = paths.absolute(workdir)  # Orbax takes no relative paths
     hosts.check_shared(workdir)
     checked = knobs.read(config)
     if checked.save_classifiers and paths.is_remote(workdir):

@@ -68,14 +68,17 @@ def absolute(path: Any) -> Any:
     return path if is_remote(path) else path.resolve()
 
 
-def cache(given: epath.PathLike) -> pathlib.Path:
-    """The folder of `config.cache_dir`. Raises `InputError` for a bucket."""
+def cache(given: epath.PathLike, knob: str = "config.cache_dir") -> pathlib.Path:
+    """The folder that `knob` names. Raises `InputError` for a bucket, and where none can be."""
     if is_remote(given):
         raise InputError(
-            f"config.cache_dir={given}: banks are read by position, which takes a folder on a disk "
+            f"{knob}={given}: banks are read by position, which takes a folder on a disk "
             "of this machine"
         )
-    return _expanded(given)
+    folder = _expanded(given)
+    if not folder.is_dir():  # one that is there and complete may be read-only
+        check_writable(folder, knob)
+    return folder
 
 
 def _expanded(given: epath.PathLike) -> pathlib.Path:
@@ -167,13 +170,22 @@ def write(file: Path, content: bytes | BinaryIO, durable: bool = True) -> None:
         raise
 
 
-def check_writable(folder: pathlib.Path) -> None:
-    """Raises `InputError` where a folder, or the nearest one that exists above it, is read-only."""
+def check_writable(folder: pathlib.Path, knob: str = "") -> None:
+    """Raises `InputError` where a folder cannot be made, or nothing can be made in it.
+
+    Args:
+        knob: what names the folder, for the message: `--workdir`.
+    """
     existing = folder.absolute()
-    while not existing.exists():
+    while not os.path.lexists(existing):  # a link that leads nowhere is there, too
         existing = existing.parent
-    if not existing.is_dir() or not os.access(existing, os.W_OK):
-        raise InputError(f"{folder}: {existing} is no folder that can be written to")
+    if not existing.is_dir():
+        what = "a link that leads nowhere" if existing.is_symlink() else "no folder"
+    elif not os.access(existing, os.W_OK | os.X_OK):
+        what = "no folder that can be written to"
+    else:
+        return
+    raise InputError(f"{knob + '=' * bool(knob)}{folder}: {existing} is {what}; name another")
 
 
 @contextlib.contextmanager

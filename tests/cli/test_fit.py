@@ -145,7 +145,7 @@ def test_an_existing_output_is_refused_before_any_work(bench, tmp_path, monkeypa
     for output, said in {
         tmp_path / "there": "there exists already: remove it, or choose another folder",
         tmp_path / "file": "file exists already",
-        tmp_path / "file" / "below": "file is no folder that can be written to",
+        tmp_path / "file" / "below": "file is no folder; name another",
         "gs://bucket/pets": "gs://bucket/pets: a path on a disk is expected",
     }.items():
         code, out, err = bench.fit(bench.photos, output)

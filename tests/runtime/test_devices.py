@@ -42,5 +42,5 @@ def test_a_platform_that_is_not_here_has_one_line(monkeypatch, error):
 
     monkeypatch.setenv("JAX_PLATFORMS", "cuda")
     monkeypatch.setattr(jax, "devices", fail)
-    with pytest.raises(InputError, match=r"^JAX_PLATFORMS=cuda: JAX finds no such .*; unset it, or"):
+    with pytest.raises(InputError, match=r"^JAX_PLATFORMS=cuda: JAX finds no .*; unset it, or"):
         devices.make_mesh()
