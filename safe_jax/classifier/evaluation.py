@@ -21,7 +21,7 @@ from safe_jax.classifier.calibration import (
     wilson_interval,
 )
 from safe_jax.runtime import schema
-from safe_jax.runtime.errors import InputError
+from safe_jax.runtime.errors import InputError, counted
 from safe_jax.runtime.schema import Bounds, Count, Fraction, Percent, Positive, Text
 
 THRESHOLDS = (*(round(0.05 * step, 2) for step in range(20)), 0.99)
@@ -275,7 +275,7 @@ def seen_warning(evaluation: Evaluation) -> str:
 
 
 def _images(count: int) -> str:
-    return f"{count} image" + "s" * (count != 1)
+    return counted(count, "image")
 
 
 __all__ = [

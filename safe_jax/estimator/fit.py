@@ -4,12 +4,14 @@ Axes: n images, k classes.
 """
 
 import collections
+import contextlib
 import dataclasses
 import logging
 import os
+import pathlib
 import random
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Annotated, Any, NamedTuple
 
 import jax
@@ -36,8 +38,9 @@ from safe_jax.methods import catalogue
 from safe_jax.methods.catalogue import METHODS
 from safe_jax.methods.contract import Epochs, Recipe
 from safe_jax.runtime import paths, schema
-from safe_jax.runtime.errors import InputError, listing
+from safe_jax.runtime.errors import InputError, counted, listing
 from safe_jax.runtime.schema import ListOrTuple, Text, knob
+from safe_jax.tuning.loop import DivergedError
 
 log = logging.getLogger(__name__)
 
@@ -98,7 +101,11 @@ def fit(given: Photos, settings: FitSettings) -> ImageClassifier:
     name = "-".join(map(str, (settings.method, config_hash, *key)))
     folder = paths.cache(settings.cache_dir).absolute() / "tuning" / name
     # A fit that was killed goes on at its last checkpoint; two of the same take turns.
-    with paths.lock(folder.with_suffix(".lock")), jax.default_matmul_precision("highest"):
+    with (
+        paths.lock(folder.with_suffix(".lock")),
+        _removed_where_in_vain(folder),
+        jax.default_matmul_precision("highest"),
+    ):
         prepared = prepare.prepare(described, uses, directory, checked=True)
         shared = Shared(config, config_hash, directory, data, {}, folder, *prepared)
         trial = Trial(shared, subset, key, folder)
@@ -114,15 +121,26 @@ def fit(given: Photos, settings: FitSettings) -> ImageClassifier:
     return classifier
 
 
+@contextlib.contextmanager
+def _removed_where_in_vain(folder: pathlib.Path) -> Iterator[None]:
+    """Removes checkpoints of what diverged, for it would diverge again; others are gone on from."""
+    try:
+        yield
+    except DivergedError:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+
+
 def _divide(given: Photos, settings: FitSettings) -> _Divided:
     workers = settings.workers or os.cpu_count() or 1
     wanted = {name: part for name, part in given.parts.items() if name != "test"}
     examined = photos.examine(given._replace(parts=wanted), workers)
     if examined.unusable:
         lines = [f"{path}: {reason}" for path, reason in examined.unusable]
+        said = f"{counted(len(lines), 'image')} cannot be used"
         if settings.strict:
-            raise InputError(f"{len(lines)} images cannot be used:" + listing(lines))
-        log.warning("%d images cannot be used and are left out:%s", len(lines), listing(lines))
+            raise InputError(f"{said}:{listing(lines)}")
+        log.warning("%s, and will be left out:%s", said, listing(lines))
     parts = {"train": [], **examined.photos.parts}
     if not parts.get("val"):
         parts["train"], parts["val"] = hold_out_val(parts["train"])
@@ -130,7 +148,7 @@ def _divide(given: Photos, settings: FitSettings) -> _Divided:
     train, val = usable.parts["train"], usable.parts["val"]
     counts = _counts(train)
     if absent := [name for label, name in enumerate(usable.classes) if not counts[label]]:
-        raise InputError(f"{len(absent)} classes have no training image:" + listing(absent))
+        raise InputError(f"no training image of {counted(len(absent), 'class')}:" + listing(absent))
     if len(usable.classes) < 2:
         raise InputError(f"at least two classes are expected, not {len(usable.classes)}")
     if settings.shots:

@@ -16,13 +16,14 @@ from safe_jax.bank.store import BankSpec
 from safe_jax.bank.view import View
 from safe_jax.data import photos
 from safe_jax.data.datasets import Dataset, Transfer
-from safe_jax.data.records import Record, check_files
+from safe_jax.data.records import Record, Splits, check_files
 from safe_jax.experiment.knobs import Config
 from safe_jax.experiment.results import RowKey
 from safe_jax.experiment.trial import Subset
 from safe_jax.methods.text_head import TextHead
 from safe_jax.methods.text_rows import text_rows
 from safe_jax.runtime import devices
+from safe_jax.runtime.errors import counted
 from safe_jax.runtime.paths import Path
 
 log = logging.getLogger(__name__)
@@ -102,8 +103,8 @@ def prepare(
     config, data = described.config, described.data
     mesh = devices.make_mesh()
     log.info(
-        "%s: %d classes; %d train, %d val and %d test images; weights %s; %d x %s",
-        data.name, len(data.classnames), *map(len, data.splits), directory,
+        "%s: %s; %s images; weights %s; %d x %s",
+        data.name, counted(len(data.classnames), "class"), _counts_of(data.splits), directory,
         mesh.size, mesh.devices.flat[0].device_kind,
     )  # fmt: skip
     online = config.features == "online"
@@ -126,6 +127,13 @@ def prepare(
     store.check_space(list(specs.values()), model.config)
     banks = {use: store.load_or_extract(spec, model, mesh, config) for use, spec in specs.items()}
     return Prepared(model, head, mesh, banks)
+
+
+def _counts_of(splits: Splits) -> str:
+    """How many images the parts have that have any: a fit knows of no test images."""
+    parts = zip(splits, splits._fields, strict=True)
+    *most, last = [f"{len(part)} {name}" for part, name in parts if part]
+    return f"{', '.join(most)} and {last}" if most else last
 
 
 def _warn_of_copies(of_uses: Mapping[str, ImagesOfUse]) -> None:

@@ -9,6 +9,7 @@ from safe_jax.experiment.results import Row
 from safe_jax.report import published, summary
 from safe_jax.report.plots import MARKERS, SERIES, SHOTS, Figure, Line, Panels, draw, draw_panels
 from safe_jax.report.runs import Experiment
+from safe_jax.runtime.errors import counted
 
 _GLYPHS = tuple(MARKERS)
 _IMAGES = "labelled images a class"
@@ -167,4 +168,4 @@ def _shots_line(
 ) -> Line:
     """The line of a number of shots, which is the `number`-th in its figure."""
     ink, marker = SHOTS[number % len(SHOTS)], _GLYPHS[number % len(_GLYPHS)]
-    return Line(summary.plural(shots, "shot"), x, y, ink=ink, marker=marker, marked=marked)
+    return Line(counted(shots, "shot"), x, y, ink=ink, marker=marker, marked=marked)

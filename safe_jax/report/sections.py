@@ -13,6 +13,7 @@ from safe_jax.report.gallery import Gallery
 from safe_jax.report.plots import Figure, Panels
 from safe_jax.report.runs import Experiment
 from safe_jax.report.summary import TableRow
+from safe_jax.runtime.errors import counted
 
 _SELECTIONS = {
     "few_shot_val": "chosen on min(shots, 4) validation images a class",
@@ -100,7 +101,7 @@ def _headline(experiment: Experiment) -> Headline | None:
     zero_shot = experiment.accuracies("zero_shot", shots)
     return Headline(
         method=summary.label(tuned[0]),
-        shots=summary.plural(shots, "shot"),
+        shots=counted(shots, "shot"),
         seeds=len(values),
         tuned=summary.cell(values, interval=False),
         zero_shot=summary.cell(zero_shot) if zero_shot else None,
@@ -115,7 +116,7 @@ def accuracy_rows(experiment: Experiment, shots: Sequence[int]) -> list[Accuracy
         for k in shots:
             values = experiment.accuracies(method, k)
             some = 0 < len(values) < len(experiment.seeds)
-            cells.append((summary.cell(values), summary.plural(len(values), "seed") * some or None))
+            cells.append((summary.cell(values), counted(len(values), "seed") * some or None))
         rows.append((summary.label(method), cells))
     return rows
 

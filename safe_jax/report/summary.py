@@ -163,7 +163,3 @@ def _over_seeds(seeds: list[int]) -> str:
         return f"seed {seeds[0]}"
     listed = ", ".join(map(str, seeds))
     return f"mean ± standard deviation (half the 95% interval of the mean) over seeds {listed}"
-
-
-def plural(count: int, noun: str) -> str:
-    return f"{count} {noun}" + "s" * (count != 1)

@@ -35,6 +35,12 @@ def of_system(error: OSError) -> str:
     return f"{file}{error.strerror.lower()}" + (f"; {remedy}" if remedy else "")
 
 
+def counted(count: int, noun: str) -> str:
+    """`1 image`, `2 images`, `2 classes`."""
+    plural = "es" if noun.endswith("s") else "s"
+    return f"{count} {noun}{plural if count != 1 else ''}"
+
+
 def listing(lines: list[str]) -> str:
     """All lines, indented, for the end of a message; none is left out, as all need mending."""
     return "".join(f"\n  {line}" for line in lines)

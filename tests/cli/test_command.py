@@ -51,7 +51,15 @@ def test_an_unknown_command_gets_a_near_one(name, hint):
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("predict", "m", "1.jpg", "--top", "0"), "--top: at least 1 is expected, not 0"),
+        (
+            ("predict", "m", "1.jpg", "--top", "0"),
+            "--top: a whole number of at least 1 is expected, not 0",
+        ),
+        (
+            ("fit", "photos", "--shots", "few"),
+            "--shots: a whole number of at least 1 is expected, not f",
+        ),
+        (("fit", "photos", "--learning-rates", "x"), "numbers are expected, as 0.1,0.01, not x"),
         (("predict", "m", "1.jpg", "--threshold", "2"), "a number from 0 to 1 is expected, not 2"),
         (("fit", "photos"), "the following arguments are required: --output"),
         (("fit", "photos", "--output", "m", "--method", "saf"), "invalid choice: 'saf'"),

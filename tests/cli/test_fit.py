@@ -80,7 +80,7 @@ def of_awkward(bench, awkward, tmp_path_factory):
 
 def test_unreadable_images_are_left_out_and_listed(of_awkward):
     _, ended = of_awkward
-    at = ended.err.index("2 images cannot be used and are left out:")
+    at = ended.err.index("2 images cannot be used, and will be left out:")
     listed = ended.err[at:].splitlines()[1:3]
     assert listed[0] == "  absent.jpg: missing"
     assert listed[1].startswith("  cut.jpg: cannot be decoded: ")
@@ -160,7 +160,8 @@ def test_an_existing_output_is_refused_before_any_work(bench, tmp_path, monkeypa
     ("arguments", "said"),
     [
         (("--seed", -1), "--seed=-1: at least 0"),
-        (("--learning-rates", "1,1"), "different values are expected"),
+        (("--learning-rates", "1,1"), "--learning-rates=(1.0, 1.0): different values are expected"),
+        (("--learning-rates", "1,-1"), "--learning-rates[1]=-1.0: at least 0 and"),
         (("--learning-rates", "1e30"), "no finite logits: lower the learning rate"),
         (("--template", "a photo"), "template 'a photo': one {} is expected"),
         (("--template", "{}" + " very" * 90), "shorten the class name or the template"),
@@ -175,6 +176,8 @@ def test_a_mistake_in_arguments_has_one_line(bench, tmp_path, arguments, said):
     assert err.splitlines()[-1].startswith("error: ")
     assert said in err.splitlines()[-1]
     assert not any(tmp_path.iterdir())
+    tuning = bench.cache / "tuning"
+    assert not [path for path in tuning.glob("*") if path.is_dir()]  # what diverged is not resumed
 
 
 @pytest.mark.parametrize(
@@ -182,9 +185,9 @@ def test_a_mistake_in_arguments_has_one_line(bench, tmp_path, arguments, said):
     [
         ("path,label\n{red},a\n", "at least two classes are expected, not 1"),
         ("path,label\n{red},a\n{red},b\n", "lists 1 images more than once"),
-        ("path,label\n{red},a\n{blue},b\n../photos/x.jpg,c\n", "1 classes have no training image"),
-        ("path,label,split\n{red},a,val\n{blue},b,val\n", "2 classes have no training image"),
-        ("path,label,split\n{red},a,test\n{blue},b,test\n", "2 classes have no training image"),
+        ("path,label\n{red},a\n{blue},b\n../photos/x.jpg,c\n", "no training image of 1 class:"),
+        ("path,label,split\n{red},a,val\n{blue},b,val\n", "no training image of 2 classes:"),
+        ("path,label,split\n{red},a,test\n{blue},b,test\n", "no training image of 2 classes:"),
         ("path,label,split\n{red},a,\n{copy},b,\n", "are the same picture, labelled 'a' and 'b'"),
         ("file,label\n{red},a\n", "missing: path"),
     ],
