@@ -50,6 +50,7 @@ class DataSettings(schema.Model):
 
 def read_settings(config: ConfigDict) -> DataSettings:
     """The settings of the data set in a config. Raises `InputError` for values of other types."""
+    schema.check_complete(config, DataSettings.model_fields)
     values = {name: config[name] for name in DataSettings.model_fields}
     return schema.check(DataSettings, values, "config.")
 

@@ -8,7 +8,6 @@ for itself stand in a group of the method's name.
 import hashlib
 import json
 import os
-from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self, TypeVar
 
 import pydantic
@@ -169,7 +168,11 @@ def read(config: ConfigDict) -> Config:
             "a knob of this config has no value yet (required_placeholder): set it as "
             "--config.knob=value"
         ) from None
-    _check_complete(values)
+    default = default_config().to_dict()
+    schema.check_complete(values, default)
+    for name in _groups():
+        if isinstance(values[name], dict):
+            schema.check_complete(values[name], default[name], f"{name}.")
     methods = values["methods"]
     # As they are in a config file, or in one text of a command line.
     if isinstance(methods, str):
@@ -182,20 +185,6 @@ def read(config: ConfigDict) -> Config:
     groups: Any = {name: (knobs, knobs()) for name, knobs in _groups().items()}
     kind = pydantic.create_model("Config", __base__=Config, **groups)
     return _resolve(schema.check(kind, values, "config."))
-
-
-def _check_complete(values: Mapping[str, Any]) -> None:
-    """Raises `InputError` for knobs that are missing: a config is the default with changes."""
-    default = default_config().to_dict()
-    absent = [name for name in default if name not in values]
-    for name in _groups():
-        if isinstance(values.get(name), dict):
-            absent += [f"{name}.{knob}" for knob in default[name] if knob not in values[name]]
-    if absent:
-        more = f" (and {len(absent) - 1} more)" if len(absent) > 1 else ""
-        raise InputError(
-            f"config.{absent[0]} is missing{more}: a config is `default.get_config()` with changes"
-        )
 
 
 def _resolve(config: Config) -> Config:

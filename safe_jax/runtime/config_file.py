@@ -35,16 +35,16 @@ class Parser(config_flags.ConfigFileFlagParser):
             if not callable(make):
                 raise InputError(f"{file} has no function get_config")
             config: Any = make(argument) if colon else make()
+            if isinstance(config, ml_collections.ConfigDict):
+                return config.lock()  # raises for a placeholder that has to be filled
         except InputError:
             raise
         except (Exception, SystemExit) as error:
             raise InputError(_mistake(error, file)) from error
-        if not isinstance(config, ml_collections.ConfigDict):
-            raise InputError(
-                f"{file}: get_config returns {_article(config)}; a ConfigDict is expected: "
-                "end it with `return config`"
-            )
-        return config.lock()
+        raise InputError(
+            f"{file}: get_config returns {_article(config)}; a ConfigDict is expected: end it with "
+            "`return config`"
+        )
 
 
 def _compiled(file: pathlib.Path) -> types.CodeType:

@@ -181,11 +181,22 @@ def check_writable(folder: pathlib.Path, knob: str = "") -> None:
         existing = existing.parent
     if not existing.is_dir():
         what = "a link that leads nowhere" if existing.is_symlink() else "no folder"
-    elif not os.access(existing, os.W_OK | os.X_OK):
+    elif not _takes_folders(existing):
         what = "no folder that can be written to"
     else:
         return
     raise InputError(f"{knob + '=' * bool(knob)}{folder}: {existing} is {what}; name another")
+
+
+def _takes_folders(folder: pathlib.Path) -> bool:
+    """Whether a folder can be made in this one: permissions alone do not tell, so one is made."""
+    if not os.access(folder, os.W_OK | os.X_OK):
+        return False
+    try:
+        os.rmdir(tempfile.mkdtemp(prefix=".", dir=folder))
+    except OSError:
+        return False
+    return True
 
 
 @contextlib.contextmanager

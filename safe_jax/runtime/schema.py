@@ -11,7 +11,7 @@ import functools
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Container, Iterable, Mapping
 from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
 
 import pydantic
@@ -141,6 +141,17 @@ def check(kind: type[T], value: Any, prefix: str) -> T:
         raise InputError(_message(error, prefix)) from None
 
 
+def check_complete(config: Container[str], knobs: Iterable[str], prefix: str = "") -> None:
+    """Raises `InputError` for knobs that a config, or its group at `prefix`, does not have."""
+    absent = [knob for knob in knobs if knob not in config]
+    if absent:
+        more = f" (and {len(absent) - 1} more)" if len(absent) > 1 else ""
+        raise InputError(
+            f"config.{prefix}{absent[0]} is missing{more}: a config is `default.get_config()` with "
+            "changes"
+        )
+
+
 def read_json(kind: type[T], content: bytes, prefix: str) -> T:
     """As `check`, of the JSON in `content`; a byte-order mark is skipped."""
     try:
@@ -243,5 +254,6 @@ def describe(kind: type[Model]) -> list[str]:
 
 __all__ = [
     "Bounds", "Count", "Different", "Fraction", "ListOrTuple", "Model", "Name", "NotNegative",
-    "Pattern", "Percent", "Positive", "Text", "check", "describe", "knob", "matches", "read_json",
+    "Pattern", "Percent", "Positive", "Text", "check", "check_complete", "describe",
+    "knob", "matches", "read_json",
 ]  # fmt: skip

@@ -32,6 +32,11 @@ FILES = {
     "recursion": ("def get_config():\n    return get_config()", "{file}, line 2: RecursionErr"),
     "memory": ("raise MemoryError", "{file}, line 1: MemoryError"),
     "another type": (BEGIN + "    config.shots = 3\n", "{file}, line 6: TypeError: Could not"),
+    "placeholder": (
+        BEGIN + "    config.unlock()\n    from ml_collections import config_dict\n"
+        "    config.epochs = config_dict.required_placeholder(int)\n    return config\n",
+        "{file}: RequiredValueError: None value found in required reference",
+    ),
     "import": ("from nobody import x", "No module named 'nobody', which the config file imports: "),
     "unknown": (
         BEGIN + "    config.learning_rte = 1\n",
