@@ -161,6 +161,8 @@ def read(config: ConfigDict) -> Config:
 
     Raises `InputError` for a value that nothing can be done with.
     """
+    if not isinstance(config, ConfigDict):
+        raise InputError(f"a ConfigDict is expected as config, not a {type(config).__name__}")
     try:
         values = config.copy_and_resolve_references().to_dict()
     except RequiredValueError:

@@ -82,6 +82,8 @@ def cache(given: epath.PathLike, knob: str = "config.cache_dir") -> pathlib.Path
 
 
 def _expanded(given: epath.PathLike) -> pathlib.Path:
+    if "\0" in str(given):
+        raise InputError(f"{str(given)!r}: a path without NUL is expected")
     try:
         return pathlib.Path(given).expanduser()
     except RuntimeError:

@@ -330,6 +330,12 @@ def test_a_config_without_a_knob_is_refused(missing):
         knobs.read(config)
 
 
+@pytest.mark.parametrize("given", [None, {}, DEFAULTS])
+def test_what_is_no_config_is_refused(given):
+    with pytest.raises(InputError, match=r"^a ConfigDict is expected as config, not a (dict|None)"):
+        knobs.read(given)
+
+
 def test_a_knob_without_a_value_is_refused():
     config = default.get_config().unlock()
     config.epochs = config_dict.required_placeholder(int)

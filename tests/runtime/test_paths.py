@@ -236,6 +236,12 @@ def test_a_folder_that_cannot_be_made_is_named_with_its_knob(tmp_path, monkeypat
     assert os.listdir(tmp_path / "read-only") == []
 
 
+def test_a_path_with_nul_is_refused():
+    for read in (paths.parse, paths.cache):
+        with pytest.raises(InputError, match=r"^'a\\x00b': a path without NUL is expected$"):
+            read("a\0b")
+
+
 def test_folders_that_are_there_or_can_be_made_are_taken(tmp_path):
     (tmp_path / "there").mkdir()
     (tmp_path / "link").symlink_to("there")
