@@ -59,6 +59,11 @@ def main(_: list[str]) -> None:
         sys.exit(f"error: {hosts.prefix()}{errors.of_system(error)}")
     except InputError as error:
         sys.exit(f"error: {hosts.prefix()}{error}")
+    except Exception as error:
+        if not (reason := errors.of_memory(error)):
+            raise
+        knobs_of_memory = "trunk_batch_size, batch_size, eval_batch_size or population"
+        sys.exit(f"error: {hosts.prefix()}{reason}: lower config.{knobs_of_memory}")
     except KeyboardInterrupt:
         sys.stderr.write("interrupted: the same command goes on\n")
         sys.exit(128 + signal.SIGINT)

@@ -46,6 +46,10 @@ def main(argv: list[str] | None = None) -> int:
         return _fail(errors.of_system(error))
     except InputError as error:
         return _fail(str(error))
+    except Exception as error:
+        if not (reason := errors.of_memory(error)):
+            raise
+        return _fail(f"{reason}: end other programs, or take a machine that has more")
     except KeyboardInterrupt:
         sys.stderr.write("interrupted: nothing was written; the same command begins again\n")
         return 128 + signal.SIGINT

@@ -35,6 +35,15 @@ def of_system(error: OSError) -> str:
     return f"{file}{error.strerror.lower()}" + (f"; {remedy}" if remedy else "")
 
 
+def of_memory(error: Exception) -> str | None:
+    """A line for an error that is for want of memory, of this machine or of a device; else None."""
+    text = " ".join(str(error).split())
+    if not isinstance(error, MemoryError) and not text.startswith("RESOURCE_EXHAUSTED"):
+        return None
+    reason = f" ({text[:120]})" if text else ""
+    return f"the memory does not suffice{reason}"
+
+
 def counted(count: int, noun: str) -> str:
     """`1 image`, `2 images`, `2 classes`."""
     plural = "es" if noun.endswith("s") else "s"

@@ -4,6 +4,7 @@ import importlib.metadata
 import logging
 
 import jax
+import numpy as np
 import pytest
 
 from safe_jax.commands import COMMANDS
@@ -81,6 +82,17 @@ def test_an_interrupted_command_says_so(monkeypatch):
     code, out, err = in_process.safe_jax("check")
     assert (code, out) == (130, "")
     assert err == "interrupted: nothing was written; the same command begins again\n"
+
+
+def test_want_of_memory_has_one_line(monkeypatch):
+    def greedy(argv):
+        np.empty(10**15)
+
+    monkeypatch.setattr("safe_jax.commands.check.main", greedy)
+    code, out, err = in_process.safe_jax("check")
+    assert (code, out) == (1, "")
+    assert err.startswith("error: the memory does not suffice (Unable to allocate 7.11 PiB")
+    assert err.count("\n") == 1
 
 
 def test_a_mistake_of_the_package_keeps_its_traceback(monkeypatch):

@@ -27,3 +27,19 @@ def test_errors_without_a_file_or_a_number_keep_their_words():
     assert errors.of_system(OSError("the archive is cut short")) == "the archive is cut short"
     lines = errors.of_system(OSError(errno.EMFILE, os.strerror(errno.EMFILE)))
     assert lines == "too many open files; allow more open files (`ulimit -n`)"
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (MemoryError(), "the memory does not suffice"),
+        (
+            RuntimeError("RESOURCE_EXHAUSTED: Out of memory\nallocating 7 bytes"),
+            "the memory does not suffice (RESOURCE_EXHAUSTED: Out of memory allocating 7 bytes)",
+        ),
+        (RuntimeError("INTERNAL: something else"), None),
+        (KeyError("memory"), None),
+    ],
+)
+def test_want_of_memory_is_told_from_other_errors(error, line):
+    assert errors.of_memory(error) == line
