@@ -29,11 +29,16 @@ WORKDIR = flags.DEFINE_string(
 )
 DISTRIBUTED = flags.DEFINE_bool("distributed", False, "Several hosts, which the cluster knows.")
 COORDINATOR = flags.DEFINE_string("coordinator", None, "HOST:PORT of the first of several hosts.")
-PROCESSES = flags.DEFINE_integer("processes", None, "How many hosts there are.")
-PROCESS_ID = flags.DEFINE_integer("process_id", None, "Which of them this is; 0 is the first.")
-HOST_TIMEOUT = flags.DEFINE_integer(
-    "host_timeout", 60, "Seconds after which a silent host is given up."
+PROCESSES = flags.DEFINE_integer(
+    "processes", None, "How many hosts there are.", lower_bound=1, upper_bound=65_536
 )
+PROCESS_ID = flags.DEFINE_integer(
+    "process_id", None, "Which of them this is; 0 is the first.", lower_bound=0, upper_bound=65_535
+)
+HOST_TIMEOUT = flags.DEFINE_integer(
+    "host_timeout", 60, "Seconds after which a silent host is given up.",
+    lower_bound=1, upper_bound=86_400,
+)  # fmt: skip
 
 
 KNOBS = flags.DEFINE_bool("knobs", False, "Print every knob of a config with its default, and end.")
