@@ -225,10 +225,10 @@ def _extract(spec, model, mesh, settings, writes):
         before = None
         for start, result in _extracted(spec, first, batch_size, model, mesh, settings):
             if before:  # the device works on this batch while the one before is written
-                _write(store, *before, settings.bank_dtype, bar)
+                _write(store, *before, settings, bar)
             before = start, min(start + batch_size, rows), result
         if before:
-            _write(store, *before, settings.bank_dtype, bar)
+            _write(store, *before, settings, bar)
     if store:
         store.folder.rename(spec.folder)
     hosts.wait("the bank is there")
@@ -247,11 +247,30 @@ def _extracted(spec, first, batch_size, model, mesh, settings):
         yield start, extraction.extract_step(graphdef, params, pixels_bhwc, dtype)
 
 
-def _write(store, start, stop, result, dtype, bar):
+def _write(store, start, stop, result, settings, bar):
     """Puts a batch into its place and records that it is there."""
     dense_bhwc, pooled_bd = (devices.fetch(x)[: stop - start] for x in result)
-    if not np.isfinite(dense_bhwc).all():
-        raise InputError(f"dense maps do not fit {dtype}: set config.bank_dtype=float32")
+    _check_finite(dense_bhwc, pooled_bd, settings)
     if store:
         store.write(start, stop, dense_bhwc, pooled_bd)
     bar.update(stop - start)
+
+
+def _check_finite(dense_bhwc, pooled_bd, settings):
+    """Raises `InputError`, which names the cause, for what no method could do anything with."""
+    if np.isfinite(dense_bhwc).all():
+        if not (np.isfinite(pooled_bd).all() and pooled_bd.any(axis=1).all()):
+            raise InputError(
+                "the original pool gives features that are zero or not finite: the weights are "
+                "damaged; convert the checkpoint anew"
+            )
+        return
+    # Numbers that 16 bits do not hold become infinite; what is no number was none before.
+    if settings.bank_dtype == "float16" and not np.isnan(dense_bhwc).any():
+        raise InputError("dense maps do not fit float16: set config.bank_dtype=float32")
+    if settings.dtype == "float16":
+        raise InputError("the trunk's numbers do not fit float16: set config.dtype=float32")
+    raise InputError(
+        "the trunk gives dense maps that are not finite: the weights are damaged; convert the "
+        "checkpoint anew"
+    )

@@ -213,7 +213,7 @@ def _check(logits_nk: np.ndarray, facts: Facts) -> None:
     if bad := int((~np.isfinite(logits_nk)).any(1).sum()):
         raise InputError(
             f"{facts.classifier} gives no finite logits for {bad} of {_images(len(logits_nk))}: "
-            "fit it anew, with a lower learning rate"
+            "its parameters are damaged; restore it, or fit it anew"
         )
 
 

@@ -21,8 +21,7 @@ from pydantic import AfterValidator
 
 from safe_jax import clip
 from safe_jax.bank.extraction import Workers
-from safe_jax.classifier import predict, temperature
-from safe_jax.classifier.evaluation import wilson_interval
+from safe_jax.classifier import chance, predict, temperature
 from safe_jax.classifier.image_classifier import ImageClassifier
 from safe_jax.classifier.predict import Source
 from safe_jax.clip import weights as clip_weights
@@ -217,15 +216,8 @@ def _notes_of_weights(trial: Trial) -> list[str]:
         answer_n = classifier.logits_of(view, trial.shared.reader).argmax(1)
         right += int((answer_n == view.labels).sum())
         count += len(view)
-    chance = 100 / len(classifier.classes)
-    low, _ = wilson_interval(right, count)
-    if low > chance:
-        return []
-    return [
-        f"these weights do not know these classes, as far as {count} images tell: zero-shot is "
-        f"right on {right} of them ({100 * right / count:.1f} %), and chance is {chance:.1f} %. "
-        "Other templates (--template) or other weights (--weights) may help"
-    ]
+    said = chance.note(right, count, len(classifier.classes))
+    return [said] if said else []
 
 
 def _keep_what_helps(trial: Trial, name: str) -> list[str]:

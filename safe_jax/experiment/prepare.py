@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from safe_jax import clip
 from safe_jax.bank import store
@@ -23,7 +24,7 @@ from safe_jax.experiment.trial import Subset
 from safe_jax.methods.text_head import TextHead
 from safe_jax.methods.text_rows import text_rows
 from safe_jax.runtime import devices
-from safe_jax.runtime.errors import counted
+from safe_jax.runtime.errors import InputError, counted
 from safe_jax.runtime.paths import Path
 
 log = logging.getLogger(__name__)
@@ -124,6 +125,7 @@ def prepare(
     _warn_of_copies(of_uses)
     model = clip.load(directory, jnp.dtype(config.dtype), devices.replicated(mesh))
     head = TextHead.of(model, text_rows(model, data.prompts))
+    _check_finite(head, directory)
     store.check_space(list(specs.values()), model.config)
     banks = {use: store.load_or_extract(spec, model, mesh, config) for use, spec in specs.items()}
     return Prepared(model, head, mesh, banks)
@@ -134,6 +136,17 @@ def _counts_of(splits: Splits) -> str:
     parts = zip(splits, splits._fields, strict=True)
     *most, last = [f"{len(part)} {name}" for part, name in parts if part]
     return f"{', '.join(most)} and {last}" if most else last
+
+
+def _check_finite(head: TextHead, directory: Path) -> None:
+    """Raises `InputError` for a text head with which every logit would be no number."""
+    named = {"features of the prompts": head.text_kd, "values of exp(logit_scale)": head.scale}
+    for name, x in named.items():
+        if not np.isfinite(devices.fetch(x)).all():
+            raise InputError(
+                f"{directory}: {name} are not finite: the weights are damaged; convert the "
+                "checkpoint anew"
+            )
 
 
 def _warn_of_copies(of_uses: Mapping[str, ImagesOfUse]) -> None:

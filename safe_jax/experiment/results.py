@@ -10,6 +10,7 @@ from typing import Annotated, Any, NamedTuple, Self
 import filelock
 from pydantic import AfterValidator, Field
 
+from safe_jax.classifier import chance
 from safe_jax.classifier.evaluation import Attention
 from safe_jax.runtime import paths, schema
 from safe_jax.runtime.errors import InputError
@@ -94,6 +95,14 @@ class Row(_Part):
     @property
     def key(self) -> "RowKey":
         return RowKey(self.shots, self.seed, self.images or "")
+
+    @property
+    def chance(self) -> str | None:
+        """Says, of zero-shot alone, that it is no better than chance, if so and if known."""
+        if self.method != "zero_shot" or not (self.classes and self.eval_images):
+            return None
+        right = round(self.accuracy * self.eval_images / 100)
+        return chance.note(right, self.eval_images, self.classes)
 
     def line(self) -> str:
         """The row as JSON."""

@@ -137,7 +137,10 @@ def _rows_of(trials: Sequence[Trial], results: Results) -> list[Row]:
         for trial in unsaved:  # before its row: where there is a row there is a classifier
             keep.save(trial, method)
         for trial in missing:
-            results.add_all(*compare.row(trial, method))
+            row, of_transfers = compare.row(trial, method)
+            results.add_all(row, of_transfers)
+            if method == "zero_shot" and trial is missing[0]:
+                _warn_of_chance(row)
     for trial in trials if hosts.is_first() else ():
         paths.remove_folder(trial.folder)
     found = [
@@ -147,6 +150,12 @@ def _rows_of(trials: Sequence[Trial], results: Results) -> list[Row]:
         for name in (*transfers, None)
     ]
     return [row for row in found if row]
+
+
+def _warn_of_chance(row: Row) -> None:
+    """Warns, before anything is tuned for hours, where zero-shot is no better than chance."""
+    if said := row.chance:
+        log.warning("%s: %s", row.dataset, said)
 
 
 def _checkpoints(workdir, config_hash, key):

@@ -52,6 +52,7 @@ class Section(NamedTuple):
     experiment: Experiment
     labels: list[str]  # of its methods
     selection: list[str]
+    chance: str | None
     headline: Headline | None
     accuracy: Figure
     accuracy_rows: list[AccuracyRow]
@@ -76,6 +77,7 @@ class Section(NamedTuple):
             labels=[summary.label(method) for method in experiment.methods],
             selection=[_SELECTIONS.get(s, f"by {s}") for s in experiment.selections]
             + ([note] if note else []),
+            chance=summary.chance(rows),
             headline=_headline(experiment),
             accuracy=charts.accuracy(f"{name}-accuracy", [experiment]),
             accuracy_rows=accuracy_rows(experiment, experiment.shots),

@@ -73,6 +73,11 @@ def published_rows(row: Row, shots: Sequence[int]) -> list[TableRow]:
     ]
 
 
+def chance(rows: Sequence[Row]) -> str | None:
+    """Says that zero-shot is no better than chance, if so and if the rows tell."""
+    return next((said for row in rows if (said := row.chance)), None)
+
+
 def attention_shares(rows: Sequence[Row]) -> dict[str, dict[int, Shares]]:
     """Per cent of attention on the object, of each seed: by method, shots and key of ATTENTION."""
     found: dict[str, dict[int, Shares]] = {}
@@ -124,6 +129,8 @@ def table(rows: Sequence[Row]) -> str:
     if figures := published_rows(rows[0], shots):
         of_method = f"{label(published.METHOD)}: {published.PROTOCOL}"
         lines += [*figures, (f"(published: {published.WEIGHTS}; {of_method})", [])]
+    if said := chance(rows):
+        lines.append((f"({said})", []))
     for method, by_shots in attention_shares(rows).items():
         lines.append((f"attention on the object (%), {label(method)}", []))
         for name, text in ATTENTION.items():

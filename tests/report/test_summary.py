@@ -79,6 +79,15 @@ def test_published_figures_stand_in_the_table_of_test_images():
     )
 
 
+@pytest.mark.parametrize(
+    ("classes", "images", "is_told"),
+    [(3, 999, False), (2, 999, True), (3, 4, True), (None, 4, False)],
+)
+def test_zero_shot_no_better_than_chance_is_told(classes, images, is_told):
+    said = report.table(parsed(rows(classes=classes, eval_images=images)))  # 40 % are right
+    assert ("these weights do not know these classes, as far as" in said) == is_told
+
+
 @pytest.mark.parametrize("other", NOT_PETS, ids=str)
 def test_published_figures_do_not_stand_beside_other_images_or_weights(other):
     assert "published" not in report.table(parsed(rows(**PETS | other)))
