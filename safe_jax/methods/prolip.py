@@ -34,7 +34,7 @@ from safe_jax.runtime.schema import Bounds, Pattern, knob
 
 class ProLIPKnobs(TunedKnobs):
     trainable: Pattern = knob("c_proj/kernel", "parameters whose whole path matches it are trained")
-    regularizer: Annotated[float, AfterValidator(Bounds(ge=0, le=1e6))] = knob(
+    regularizer: Annotated[float, AfterValidator(Bounds(ge=0, le=10**6))] = knob(
         1.0, "lambda is this / shots"
     )
     learning_rate: Rate = knob(1e-5, "the peak, after the warm-up")

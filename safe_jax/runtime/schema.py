@@ -239,11 +239,19 @@ def _expected(mistake: Any) -> str:
     return _EXPECTED.get(kind, mistake["msg"])
 
 
+def _phrases(metadata: Iterable[Any]) -> list[str]:
+    """The bounds among what stands beside a type."""
+    return [m.func.phrase for m in metadata if isinstance(getattr(m, "func", None), Bounds)]
+
+
 def describe(kind: type[Model]) -> list[str]:
     """A line for each field: its name, default, bounds and meaning, for a help text."""
     lines = []
     for name, field in kind.model_fields.items():
-        bounds = [m.func.phrase for m in field.metadata if hasattr(getattr(m, "func", 0), "phrase")]
+        bounds = _phrases(field.metadata)
+        if get_origin(field.annotation) is tuple:
+            of_value = getattr(get_args(field.annotation)[0], "__metadata__", ())
+            bounds += [f"each {phrase}" for phrase in _phrases(of_value)]
         if get_origin(field.annotation) is Literal:
             *others, last = get_args(field.annotation)
             bounds.append(f"{', '.join(others)} or {last}")

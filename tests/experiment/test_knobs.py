@@ -371,6 +371,10 @@ def test_help_has_a_line_for_every_knob():
         "config.blend = 'feature' (feature, unit or logit): where pools are blended; "
         "methods/safe.py has the formulas" in lines
     )
+    assert (
+        "config.shots = (1, 2, 4, 8, 16) (each at least 1 and at most 1000000): "
+        "labelled images a class" in lines
+    )
     assert not [line for line in lines if line.endswith(": ")]  # each has a meaning
 
 
