@@ -35,7 +35,7 @@ class DataSettings(schema.Model):
         "", "or a data set that TFDS prepared there: name, name/config or name:version"
     )
     templates: Annotated[tuple[Text, ...], ListOrTuple] = knob(
-        (), "prompts, each with one {}; several are averaged"
+        (), "prompts, each with one {}, averaged if several; none: those of the benchmark"
     )
     prompts_file: Text = knob("", "JSON, {class: [sentence, ...]}, which replaces the templates")
     cache_dir: Text = knob(
