@@ -19,7 +19,7 @@ from safe_jax import report
 from safe_jax.data import datasets
 from safe_jax.experiment import knobs
 from safe_jax.experiment import run as experiment
-from safe_jax.runtime import command_line, hosts, paths
+from safe_jax.runtime import command_line, errors, hosts, paths
 from safe_jax.runtime.errors import InputError
 
 USAGE = "--config FILE [--workdir DIR] [--config.knob=value ...]"
@@ -29,11 +29,16 @@ WORKDIR = flags.DEFINE_string(
 )
 DISTRIBUTED = flags.DEFINE_bool("distributed", False, "Several hosts, which the cluster knows.")
 COORDINATOR = flags.DEFINE_string("coordinator", None, "HOST:PORT of the first of several hosts.")
-PROCESSES = flags.DEFINE_integer("processes", None, "How many hosts there are.")
-PROCESS_ID = flags.DEFINE_integer("process_id", None, "Which of them this is; 0 is the first.")
-HOST_TIMEOUT = flags.DEFINE_integer(
-    "host_timeout", 60, "Seconds after which a silent host is given up."
+PROCESSES = flags.DEFINE_integer(
+    "processes", None, "How many hosts there are.", lower_bound=1, upper_bound=65_536
 )
+PROCESS_ID = flags.DEFINE_integer(
+    "process_id", None, "Which of them this is; 0 is the first.", lower_bound=0, upper_bound=65_535
+)
+HOST_TIMEOUT = flags.DEFINE_integer(
+    "host_timeout", 60, "Seconds after which a silent host is given up.",
+    lower_bound=1, upper_bound=86_400,
+)  # fmt: skip
 
 
 KNOBS = flags.DEFINE_bool("knobs", False, "Print every knob of a config with its default, and end.")
@@ -55,8 +60,15 @@ def main(_: list[str]) -> None:
             level = logging.INFO if hosts.is_first() else logging.ERROR
             command_line.log_to_stderr(hosts.prefix(), level)
             _run(config)
-    except (InputError, OSError) as error:
+    except OSError as error:
+        sys.exit(f"error: {hosts.prefix()}{errors.of_system(error)}")
+    except InputError as error:
         sys.exit(f"error: {hosts.prefix()}{error}")
+    except Exception as error:
+        if not (reason := errors.of_memory(error)):
+            raise
+        knobs_of_memory = "trunk_batch_size, batch_size, eval_batch_size or population"
+        sys.exit(f"error: {hosts.prefix()}{reason}: lower config.{knobs_of_memory}")
     except KeyboardInterrupt:
         sys.stderr.write("interrupted: the same command goes on\n")
         sys.exit(128 + signal.SIGINT)

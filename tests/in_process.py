@@ -6,7 +6,6 @@ import logging
 import pathlib
 import re
 import sys
-import warnings
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -32,9 +31,7 @@ def call(*arguments: str) -> str:
     printed = io.StringIO()
     with pytest.MonkeyPatch.context() as patch, flagsaver.flagsaver(), _logging_restored():
         patch.setattr(sys, "argv", argv)  # ml_collections looks for knobs there
-        with warnings.catch_warnings():  # of how ml_collections loads a config file
-            warnings.filterwarnings("ignore", "the load_module", DeprecationWarning)
-            rest = command_line.parse(argv)
+        rest = command_line.parse(argv)
         with contextlib.redirect_stdout(printed):
             main.main(rest)
     return printed.getvalue()

@@ -130,7 +130,7 @@ def test_a_mistake_ends_the_command_with_one_line(done, tiny_root, tmp_path, kno
 @pytest.mark.parametrize(
     ("knobs", "message"),
     [
-        ({"epochs": 0}, "config.epochs=0: at least 1 is expected"),
+        ({"epochs": 0}, "config.epochs=0: at least 1 and at most 10000 is expected"),
         ({"weights": "Rn50"}, "or use one of RN50, RN101, RN50x4, RN50x16, RN50x64, small"),
         ({"weights": __file__}, "is a file: convert it, `python tools/convert"),
         ({"weights": str(ROOT)}, "holds no converted weights"),
@@ -157,45 +157,12 @@ def test_classes_with_fewer_images_than_shots_are_warned_of(done, tiny_root, tmp
     assert "4 of 4 classes have fewer than 99 training images (red has 10) and give" in caplog.text
 
 
-@pytest.mark.filterwarnings("ignore:the load_module")  # ml_collections' own
 def test_a_config_of_the_package_is_named_without_its_file(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     values = flags.FlagValues()
     config_flags.DEFINE_config_file("config", flag_values=values)
     command_line.parse(["main", "--config", "ablations:q"], values)
     assert values["config"].value.trainable == "attnpool/q_proj/.*"
-
-
-@pytest.mark.filterwarnings("ignore:the load_module")
-def test_a_mistake_in_a_config_file_has_one_line(tmp_path):
-    stranger = tmp_path / "stranger.py"
-    stranger.write_text("from nobody import default\n")
-    pipe = tmp_path / "pipe.py"
-    os.mkfifo(pipe)
-    file = tmp_path / "mistyped.py"
-    file.write_text(
-        "from configs import default\n\n\ndef get_config():\n"
-        "    config = default.get_config()\n    config.learning_rte = 1\n    return config\n"
-    )
-    for config, message in (
-        (file, "there is no config.learning_rte: did you mean config.learning_rate?"),
-        (tmp_path / "absent.py", "No such file"),
-        (stranger, "No module named 'nobody', which the config file imports: the package's"),
-        (f"{ROOT}/configs/ablations.py:x", "ablations:x: one of default, position, q, k"),
-        ("ablations:x", "ablations:x: one of default, position, q, k"),
-        ("imagnet", "there is no config 'imagnet': did you mean imagenet?"),
-        ("nothing", "there is no config 'nothing': one of ablations, benchmark, caltech101"),
-        (pipe, f"{pipe} is no file; a config file is expected"),
-        (f"{pipe}:x", f"{pipe} is no file; a config file is expected"),
-        (tmp_path, f"{tmp_path} is no file; a config file is expected"),
-    ):
-        values = flags.FlagValues()
-        config_flags.DEFINE_config_file("config", flag_values=values)
-        with pytest.raises(SystemExit) as ended:
-            command_line.parse(["main", f"--config={config}"], values)
-        assert message in ended.value.code
-        assert ended.value.code.startswith("error: ")
-        assert "\n" not in ended.value.code
 
 
 @pytest.mark.usefixtures("one_device")

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 Batch = dict[str, jax.Array]
 
 PAD = -1  # in place of an image, where a batch is not full
+SMALLEST_FULL = 256  # images; a batch that is no larger has one shape for every number of images
 READ_AT_ONCE = 512  # rows on their way to the devices: 100 MB of RN50's
 
 
@@ -42,6 +43,15 @@ class Plan:
         return len(self.image_sb)
 
 
+def full_size(batch_size: int, count: int) -> int:
+    """The size of a batch for `count` images.
+
+    A small one is filled up, so that what was compiled for it serves other numbers of images; a
+    large one is cut to all images, for rows that count for nothing would fill the memory.
+    """
+    return min(batch_size, max(SMALLEST_FULL, count))
+
+
 def plan(
     count: int, views: int, batch_size: int, epochs: int, seed: int, multiple_of: int = 1
 ) -> Plan:
@@ -54,6 +64,7 @@ def plan(
     """
     if min(count, batch_size, epochs) < 1:
         raise ValueError(f"no batch from {count} images, batch size {batch_size}, {epochs} epochs")
+    batch_size = full_size(batch_size, count)
     order = np.random.RandomState(seed)
     view = np.random.RandomState([seed, 1])  # a separate one: more views must not change the order
     steps = -(-count // batch_size)
@@ -104,9 +115,9 @@ def from_view(
 def in_order(view: "View", batch_size: int, mesh: jax.sharding.Mesh) -> Iterator[Batch]:
     """Batches of the centre crops of a view's images, one after the other.
 
-    Batches are as large as the least multiple of the number of devices not below `batch_size`.
+    Batches are as large as the least multiple of the number of devices not below `full_size`.
     """
-    batch_size = devices.round_up(batch_size, mesh)
+    batch_size = devices.round_up(full_size(batch_size, len(view)), mesh)
     steps = -(-len(view) // batch_size)
     image_sb = devices.pad_to(np.arange(len(view)), steps * batch_size, PAD)
     image_sb = image_sb.reshape(steps, batch_size)

@@ -17,7 +17,9 @@ from safe_jax.clip import weights
 from safe_jax.clip.model import ImageTower
 from safe_jax.data import images
 from safe_jax.runtime import devices, schema
-from safe_jax.runtime.schema import Count, ListOrTuple, knob
+from safe_jax.runtime.schema import Bounds, ListOrTuple, knob
+
+Workers = Annotated[int, AfterValidator(Bounds(ge=0, le=1024))]
 
 
 def _is_crop_scale(scale: tuple[float, float]) -> tuple[float, float]:
@@ -32,7 +34,7 @@ class CropSettings(schema.Model):
     crop_scale: Annotated[tuple[float, float], AfterValidator(_is_crop_scale), ListOrTuple] = knob(
         (0.8, 1.0), "least and greatest area of a random crop, as parts of the image's"
     )
-    workers: Count = knob(0, "threads that decode; 0: one for each core")
+    workers: Workers = knob(0, "threads that decode; 0: one for each core")
 
 
 def fold(model: ImageTower, mesh: jax.sharding.Mesh) -> tuple[nnx.GraphDef, Any]:

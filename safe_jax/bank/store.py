@@ -19,13 +19,14 @@ import random
 import shutil
 import time
 from collections.abc import Iterator, Sequence
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import filelock
 import jax
 import jax.numpy as jnp
 import numpy as np
 import tqdm
+from pydantic import AfterValidator
 
 from safe_jax.bank import checksums, extraction
 from safe_jax.bank.extraction import CropSettings
@@ -36,7 +37,7 @@ from safe_jax.clip.model import CLIP, CLIPConfig
 from safe_jax.data import images
 from safe_jax.runtime import devices, hosts, paths
 from safe_jax.runtime.errors import InputError
-from safe_jax.runtime.schema import Positive, Text, knob
+from safe_jax.runtime.schema import Bounds, Text, knob
 
 log = logging.getLogger(__name__)
 
@@ -48,11 +49,15 @@ class BankSettings(CropSettings):
         "auto", "what the trunk computes in; auto: bfloat16 on an accelerator, else float32"
     )
     bank_dtype: Literal["float16", "float32"] = knob("float16", "what dense maps are stored in")
-    views: Positive = knob(1, "of a training image: the centre crop, then random crops")
+    views: Annotated[int, AfterValidator(Bounds(ge=1, le=1000))] = knob(
+        1, "of a training image: the centre crop, then random crops"
+    )
     cache_dir: Text = knob(
         "~/.cache/safe_jax", "downloads and banks; for RN50 196 KiB an image and view"
     )
-    trunk_batch_size: Positive = knob(32, "images a device in extraction")
+    trunk_batch_size: Annotated[int, AfterValidator(Bounds(ge=1, le=16_384))] = knob(
+        32, "images a device in extraction"
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -220,10 +225,10 @@ def _extract(spec, model, mesh, settings, writes):
         before = None
         for start, result in _extracted(spec, first, batch_size, model, mesh, settings):
             if before:  # the device works on this batch while the one before is written
-                _write(store, *before, settings.bank_dtype, bar)
+                _write(store, *before, settings, bar)
             before = start, min(start + batch_size, rows), result
         if before:
-            _write(store, *before, settings.bank_dtype, bar)
+            _write(store, *before, settings, bar)
     if store:
         store.folder.rename(spec.folder)
     hosts.wait("the bank is there")
@@ -242,11 +247,30 @@ def _extracted(spec, first, batch_size, model, mesh, settings):
         yield start, extraction.extract_step(graphdef, params, pixels_bhwc, dtype)
 
 
-def _write(store, start, stop, result, dtype, bar):
+def _write(store, start, stop, result, settings, bar):
     """Puts a batch into its place and records that it is there."""
     dense_bhwc, pooled_bd = (devices.fetch(x)[: stop - start] for x in result)
-    if not np.isfinite(dense_bhwc).all():
-        raise InputError(f"dense maps do not fit {dtype}: set config.bank_dtype=float32")
+    _check_finite(dense_bhwc, pooled_bd, settings)
     if store:
         store.write(start, stop, dense_bhwc, pooled_bd)
     bar.update(stop - start)
+
+
+def _check_finite(dense_bhwc, pooled_bd, settings):
+    """Raises `InputError`, which names the cause, for what no method could do anything with."""
+    if np.isfinite(dense_bhwc).all():
+        if not (np.isfinite(pooled_bd).all() and pooled_bd.any(axis=1).all()):
+            raise InputError(
+                "the original pool gives features that are zero or not finite: the weights are "
+                "damaged; convert the checkpoint anew"
+            )
+        return
+    # Numbers that 16 bits do not hold become infinite; what is no number was none before.
+    if settings.bank_dtype == "float16" and not np.isnan(dense_bhwc).any():
+        raise InputError("dense maps do not fit float16: set config.bank_dtype=float32")
+    if settings.dtype == "float16":
+        raise InputError("the trunk's numbers do not fit float16: set config.dtype=float32")
+    raise InputError(
+        "the trunk gives dense maps that are not finite: the weights are damaged; convert the "
+        "checkpoint anew"
+    )

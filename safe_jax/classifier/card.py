@@ -41,10 +41,11 @@ def _what(classifier: ImageClassifier, label: str) -> str:
     classes = classifier.classes
     shown = ", ".join(classes[:_MOST_CLASSES])
     more = f" and {len(classes) - _MOST_CLASSES} more" if len(classes) > _MOST_CLASSES else ""
+    paper = "https://arxiv.org/abs/2311.04464"  # SAFE's; other methods are compared with it there
+    method = f"[{label}]({paper})" if classifier.classifier.name == "safe" else label
     return (
-        f"Tells {len(classes)} classes apart: {shown}{more}. Made with safe_jax by {label} "
-        "([SAFE](https://arxiv.org/abs/2311.04464)) from CLIP's "
-        f"{classifier.backbone.name} (weights {classifier.backbone.digest[:12]})."
+        f"Tells {len(classes)} classes apart: {shown}{more}. Made with safe_jax by {method} from "
+        f"CLIP's {classifier.backbone.name} (weights {classifier.backbone.digest[:12]})."
     )
 
 

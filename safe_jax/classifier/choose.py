@@ -10,10 +10,20 @@ import numpy as np
 
 from safe_jax.bank.view import View
 from safe_jax.classifier.evaluate import Measured, Reader, evaluate
+from safe_jax.methods.catalogue import METHODS
+from safe_jax.methods.contract import Method
 from safe_jax.tuning.fit import Tuned
 from safe_jax.tuning.loop import DivergedError
 
-NOT_FINITE = "the tuned parameters give no finite logits: lower the learning rate"
+
+def not_finite(method: Method) -> DivergedError:
+    """What to raise where a method gives logits that are not finite: it names the cause."""
+    if method.tunes or any(METHODS[name].tunes for name in method.after):
+        return DivergedError("the tuned parameters give no finite logits: lower the learning rate")
+    return DivergedError(
+        f"{method.label} gives no finite logits, and nothing was tuned: the weights, or the "
+        "features that they give of these images, are damaged; convert the checkpoint anew"
+    )
 
 
 class Choice(NamedTuple):
@@ -53,7 +63,7 @@ def choose(
     accuracy, loss = (np.stack(parts) for parts in zip(*rated, strict=True))
     best, *at = best_index(accuracy, loss)
     if not np.isfinite(loss[best]).all():
-        raise DivergedError(NOT_FINITE)
+        raise not_finite(candidates[best].method)
     best_c = [one.accuracy.max().item() if one.is_finite else None for one in rated]
     return Choice(best, tuple(at), accuracy[best], best_c)
 

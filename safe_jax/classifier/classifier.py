@@ -12,11 +12,10 @@ import jax
 import numpy as np
 
 from safe_jax.bank.view import View
-from safe_jax.classifier.choose import NOT_FINITE
+from safe_jax.classifier.choose import not_finite
 from safe_jax.classifier.evaluate import Measured, Reader, evaluate, logits_at
 from safe_jax.methods.contract import Batch, Method, Params
 from safe_jax.runtime import devices
-from safe_jax.tuning.loop import DivergedError
 
 
 class Origin(NamedTuple):
@@ -67,12 +66,12 @@ class Classifier:
     def measure(self, grid: Mapping[str, Any], view: View, reader: Reader) -> Measured:
         """Accuracy in per cent and mean loss at every point of a grid of the method's axes.
 
-        Raises `DivergedError` where logits are not finite: the last update may have diverged, and
-        no training loss was computed after it.
+        Raises `loop.DivergedError` where logits are not finite: the last update may have diverged,
+        and no training loss was computed after it.
         """
         measured = evaluate(self.method, self.params, self.context, grid, view, reader)
         if not measured.is_finite:
-            raise DivergedError(NOT_FINITE)
+            raise not_finite(self.method)
         return measured
 
     def evaluate(self, view: View, reader: Reader) -> float:

@@ -21,7 +21,7 @@ from safe_jax.classifier.calibration import (
     wilson_interval,
 )
 from safe_jax.runtime import schema
-from safe_jax.runtime.errors import InputError
+from safe_jax.runtime.errors import InputError, counted
 from safe_jax.runtime.schema import Bounds, Count, Fraction, Percent, Positive, Text
 
 THRESHOLDS = (*(round(0.05 * step, 2) for step in range(20)), 0.99)
@@ -213,7 +213,7 @@ def _check(logits_nk: np.ndarray, facts: Facts) -> None:
     if bad := int((~np.isfinite(logits_nk)).any(1).sum()):
         raise InputError(
             f"{facts.classifier} gives no finite logits for {bad} of {_images(len(logits_nk))}: "
-            "fit it anew, with a lower learning rate"
+            "its parameters are damaged; restore it, or fit it anew"
         )
 
 
@@ -275,7 +275,7 @@ def seen_warning(evaluation: Evaluation) -> str:
 
 
 def _images(count: int) -> str:
-    return f"{count} image" + "s" * (count != 1)
+    return counted(count, "image")
 
 
 __all__ = [

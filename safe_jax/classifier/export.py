@@ -88,7 +88,7 @@ def _probabilities(classifier: ImageClassifier) -> Callable[[jax.Array], jax.Arr
         earlier_pool=earlier,
         tower=tower,
     )
-    graphdef, folded = extraction.fold(classifier.tower, devices.make_mesh(jax.devices()[:1]))
+    graphdef, folded = extraction.fold(classifier.tower, devices.make_mesh(devices.available()[:1]))
     folded = jax.tree.map(np.asarray, folded)
     precision = jnp.finfo(classifier.backbone.dense_dtype)
 
@@ -225,7 +225,7 @@ def _compare_state(classifier: ImageClassifier, state: Mapping[str, np.ndarray])
     model = weights.from_state(state, backbone.clip, jnp.dtype(backbone.trunk_dtype), ImageTower)
     head: TextHead = getattr(inner.context, "head", inner.context)
     with jax.default_matmul_precision("highest"):
-        graphdef, folded = extraction.fold(model, devices.make_mesh(jax.devices()[:1]))
+        graphdef, folded = extraction.fold(model, devices.make_mesh(devices.available()[:1]))
         _, feature_bd = extraction.extract_step(
             graphdef, folded, pixels_bhwc, jnp.dtype(backbone.dense_dtype)
         )

@@ -6,6 +6,7 @@ from typing import get_args
 
 from safe_jax.clip import torch_files
 from safe_jax.clip.config import Activation
+from safe_jax.runtime import errors
 from safe_jax.runtime.errors import InputError
 
 
@@ -39,8 +40,9 @@ def main(argv: list[str] | None = None, prog: str | None = None) -> int:
         else:
             torch_files.convert(args.source, args.destination, args.activation)
     except (InputError, OSError) as error:
+        line = errors.of_system(error) if isinstance(error, OSError) else error
         # In a single write: Orbax's threads may be logging at the same time.
-        sys.stderr.write(f"error: {error}\n")
+        sys.stderr.write(f"error: {line}\n")
         return 1
     print(f"wrote {args.destination}")
     if not args.to_torch:

@@ -7,6 +7,7 @@ from typing import Self
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jax.typing import ArrayLike, DTypeLike
 
@@ -47,8 +48,24 @@ class ImageTower(nnx.Module):
         return model
 
     def dense_features(self, images_bhwc: ArrayLike) -> jax.Array:
-        """Preprocessed float32 images `(b, size, size, 3)` to dense maps `(b, h, w, c)`."""
-        return self.visual(jnp.asarray(images_bhwc))
+        """Preprocessed float32 images `(b, size, size, 3)` to dense maps `(b, h, w, c)`.
+
+        Raises `ValueError` for another shape, and for pixels that are no `preprocess`ed ones.
+        """
+        images_bhwc = jnp.asarray(images_bhwc)
+        size = self.image_size
+        if images_bhwc.ndim != 4 or images_bhwc.shape[1:] != (size, size, 3):
+            lone = images_bhwc.shape == (size, size, 3)
+            raise ValueError(
+                f"images of shape (b, {size}, {size}, 3) are expected, not {images_bhwc.shape}"
+                + (": image[None] makes a batch of one image" if lone else "")
+            )
+        if not jnp.issubdtype(images_bhwc.dtype, jnp.floating):
+            raise ValueError(
+                f"preprocessed float32 images are expected, not {images_bhwc.dtype}: "
+                "clip.preprocess makes them"
+            )
+        return self.visual(images_bhwc)
 
     def encode_image(self, images_bhwc: ArrayLike) -> jax.Array:
         """Preprocessed float32 images to features `(b, embed_dim)`, not normalised."""
@@ -68,5 +85,14 @@ class CLIP(ImageTower):
         self.logit_scale = nnx.Param(jnp.log(jnp.float32(1 / 0.07)))
 
     def encode_text(self, tokens_bt: ArrayLike) -> jax.Array:
-        """Tokens of `tokenize` to features `(b, embed_dim)`, not normalised."""
+        """Tokens of `tokenize` to features `(b, embed_dim)`, not normalised.
+
+        Columns that are padding in every row may be cut off. Raises `ValueError` for anything else.
+        """
+        shape, length = np.shape(tokens_bt), self.config.context_length
+        if len(shape) != 2 or shape[1] > length:
+            raise ValueError(
+                f"tokens of shape (b, {length}) are expected, not {shape}: clip.tokenize(texts) "
+                "makes them"
+            )
         return self.text(jnp.asarray(tokens_bt))

@@ -22,7 +22,7 @@ from orbax.checkpoint import v1 as ocp
 from safe_jax.clip import table
 from safe_jax.clip.config import Activation, CLIPConfig
 from safe_jax.clip.model import CLIP, ImageTower
-from safe_jax.runtime import paths, schema
+from safe_jax.runtime import devices, paths, schema
 from safe_jax.runtime.errors import InputError, listing
 
 _TOWER = "visual", "attnpool"
@@ -270,7 +270,7 @@ def load(
     """
     metadata = read_metadata(directory)
     model = abstract_model(metadata.clip, dtype)
-    sharding = sharding or jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    sharding = sharding or jax.sharding.SingleDeviceSharding(devices.available()[0])
     abstract: Any = {
         path.replace("/", "."): jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)
         for path, x in flatten(model).items()

@@ -8,6 +8,7 @@ import importlib.metadata
 import signal
 import sys
 
+from safe_jax.runtime import errors
 from safe_jax.runtime.errors import InputError
 
 COMMANDS = {
@@ -41,8 +42,14 @@ def main(argv: list[str] | None = None) -> int:
     except BrokenPipeError:  # whoever read the output has seen enough
         sys.stderr.close()
         return 128 + signal.SIGPIPE
-    except (InputError, OSError) as error:
+    except OSError as error:
+        return _fail(errors.of_system(error))
+    except InputError as error:
         return _fail(str(error))
+    except Exception as error:
+        if not (reason := errors.of_memory(error)):
+            raise
+        return _fail(f"{reason}: end other programs, or take a machine that has more")
     except KeyboardInterrupt:
         sys.stderr.write("interrupted: nothing was written; the same command begins again\n")
         return 128 + signal.SIGINT

@@ -3,9 +3,13 @@
 import argparse
 import logging
 import pathlib
+import re
+from typing import Any, TypeVar
 
-from safe_jax.runtime import command_line, paths
+from safe_jax.runtime import command_line, paths, schema
 from safe_jax.runtime.errors import InputError
+
+ModelT = TypeVar("ModelT", bound=schema.Model)
 
 
 def parser(name: str, description: str, example: str) -> argparse.ArgumentParser:
@@ -34,18 +38,38 @@ def add_workers(parser: argparse.ArgumentParser) -> None:
 
 def at_least_one(text: str) -> int:
     """A whole number above 0, for `argparse`."""
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"at least 1 is expected, not {number}")
-    return number
+    if not text.strip().isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"a whole number of at least 1 is expected, not {text}")
+    return int(text)
 
 
 def fraction(text: str) -> float:
     """A number from 0 to 1, for `argparse`."""
-    number = float(text)
+    (number,) = numbers(text.replace(",", " "))
     if not 0 <= number <= 1:
         raise argparse.ArgumentTypeError(f"a number from 0 to 1 is expected, not {text}")
     return number
+
+
+def numbers(text: str) -> tuple[float, ...]:
+    """Numbers with commas between them, for `argparse`."""
+    try:
+        return tuple(float(number) for number in text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"numbers are expected, as 0.1,0.01, not {text}") from None
+
+
+def check(kind: type[ModelT], values: Any) -> ModelT:
+    """As `schema.check`; a mistake is in an argument, which is named as it is typed."""
+    try:
+        return schema.check(kind, values, "--")
+    except InputError as error:
+        raise InputError(re.sub(r"^--\w+", _as_typed, str(error))) from None
+
+
+def _as_typed(field: re.Match[str]) -> str:
+    typed = field[0].replace("_", "-")
+    return typed.removesuffix("s") if typed == "--templates" else typed  # one for each --template
 
 
 def begin(cache_dir: str) -> None:
@@ -53,7 +77,7 @@ def begin(cache_dir: str) -> None:
     command_line.log_to_stderr("", logging.INFO)
     from safe_jax.runtime import compiled
 
-    compiled.keep_in(paths.cache(cache_dir) / "compiled")
+    compiled.keep_in(paths.cache(cache_dir, "--cache-dir") / "compiled")
 
 
 def on_disk(given: str) -> pathlib.Path:

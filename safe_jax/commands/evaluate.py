@@ -2,7 +2,7 @@
 
 from safe_jax.commands import arguments
 from safe_jax.runtime import paths
-from safe_jax.runtime.errors import InputError
+from safe_jax.runtime.errors import InputError, counted
 
 EXAMPLE = "  safe-jax evaluate pets photos/test/ --output pets.html"
 
@@ -46,5 +46,6 @@ def main(argv: list[str]) -> int:
     if output:
         print(f"evaluation: {output}")
     if found.unreadable:
-        raise InputError(f"{len(found.unreadable)} images could not be read; the others count")
+        unread = counted(len(found.unreadable), "image")
+        raise InputError(f"{unread} could not be read; the others count")
     return 0

@@ -5,7 +5,7 @@ import pathlib
 
 from safe_jax.commands import arguments
 from safe_jax.methods import catalogue
-from safe_jax.runtime import paths, schema
+from safe_jax.runtime import paths
 
 EXAMPLE = "  safe-jax fit photos/ --weights RN50 --output pets"
 
@@ -27,7 +27,7 @@ def main(argv: list[str]) -> int:
     }  # fmt: skip
     if args.template:
         given["templates"] = tuple(args.template)
-    settings = schema.check(fit.FitSettings, given, "--")
+    settings = arguments.check(fit.FitSettings, given)
     image_dir = paths.parse(args.image_dir) if args.image_dir else None
     classifier = fit.fit(photos.read(paths.parse(args.photos), image_dir), settings)
     artifact.save(classifier, output)
@@ -62,17 +62,13 @@ def _parse(argv: list[str]) -> argparse.Namespace:
         help="a prompt, with {} for the class name; several are averaged "
         "(default: 'a photo of a {}.')")
     add("--epochs", type=arguments.at_least_one, metavar="N", help="default: the method's")
-    add("--learning-rates", type=_rates, metavar="A,B,...", default=(),
+    add("--learning-rates", type=arguments.numbers, metavar="A,B,...", default=(),
         help="validation images choose one (default: 0.1, 1 and 10 times the method's)")
     add("--strict", action="store_true", help="an image that cannot be read is an error")
     arguments.add_workers(parser)
     arguments.add_cache(parser)
     return parser.parse_args(argv)
 # fmt: on
-
-
-def _rates(text: str) -> tuple[float, ...]:
-    return tuple(float(rate) for rate in text.split(","))
 
 
 def _check_new(output: pathlib.Path) -> None:

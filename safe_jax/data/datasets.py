@@ -35,7 +35,7 @@ class DataSettings(schema.Model):
         "", "or a data set that TFDS prepared there: name, name/config or name:version"
     )
     templates: Annotated[tuple[Text, ...], ListOrTuple] = knob(
-        (), "prompts, each with one {}; several are averaged"
+        (), "prompts, each with one {}, averaged if several; none: those of the benchmark"
     )
     prompts_file: Text = knob("", "JSON, {class: [sentence, ...]}, which replaces the templates")
     unreadable: readable.Unreadable = knob(
@@ -53,6 +53,7 @@ class DataSettings(schema.Model):
 
 def read_settings(config: ConfigDict) -> DataSettings:
     """The settings of the data set in a config. Raises `InputError` for values of other types."""
+    schema.check_complete(config, DataSettings.model_fields)
     values = {name: config[name] for name in DataSettings.model_fields}
     return schema.check(DataSettings, values, "config.")
 

@@ -31,7 +31,15 @@ LONGEST = 100  # times the short side: an image is scaled before it is cropped, 
 
 
 def preprocess(image: PIL.Image.Image, image_size: int) -> np.ndarray:
-    """Crops and normalises an image for the model: float32 `(image_size, image_size, 3)`."""
+    """Crops and normalises an image for the model: float32 `(image_size, image_size, 3)`.
+
+    Raises `TypeError` for anything but a Pillow image, and `InputError` as `center_crop` does.
+    """
+    if not isinstance(image, PIL.Image.Image):
+        raise TypeError(
+            f"a PIL.Image.Image is expected, not {type(image).__name__}: PIL.Image.open reads a "
+            "file, PIL.Image.fromarray takes an array"
+        )
     return normalize(center_crop(image, int(image_size)))
 
 

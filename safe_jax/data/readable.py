@@ -11,7 +11,7 @@ import tqdm
 from safe_jax.data import images
 from safe_jax.data.records import Record
 from safe_jax.runtime import hosts
-from safe_jax.runtime.errors import InputError, listing
+from safe_jax.runtime.errors import InputError, counted, listing
 
 log = logging.getLogger(__name__)
 
@@ -61,7 +61,7 @@ def leave_out(
         gone = sorted({r.classname for r in part} - {r.classname for r in kept[name]})
         if gone and name == "train":
             raise InputError(
-                f"{len(gone)} classes have no training image that can be used:" + listing(gone)
+                f"no usable training image of {counted(len(gone), 'class')}:" + listing(gone)
             )
         if gone:
             log.warning("%d classes have no %s image left: %s", len(gone), name, ", ".join(gone))

@@ -21,7 +21,7 @@ from safe_jax.data.photos import Photos
 from safe_jax.data.records import Record
 from safe_jax.methods.catalogue import METHODS
 from safe_jax.runtime import schema
-from safe_jax.runtime.errors import InputError, listing
+from safe_jax.runtime.errors import InputError, counted, listing
 
 
 def evaluate(
@@ -69,8 +69,9 @@ def _labels(classifier: ImageClassifier, given: Photos) -> dict[int, int]:
     number_of = {name.replace("_", " "): n for n, name in enumerate(classifier.classes)}
     spoken = [name.replace("_", " ") for name in given.classes]
     if strange := [name for name in spoken if name not in number_of]:
+        unknown = counted(len(strange), "class")
         raise InputError(
-            f"{given.name} has {len(strange)} classes that the classifier was not fitted on "
+            f"{given.name} has {unknown} that the classifier was not fitted on "
             f"(it knows {', '.join(classifier.classes[:10])}"
             f"{', ...' if len(classifier.classes) > 10 else ''}):" + listing(strange)
         )

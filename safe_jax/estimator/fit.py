@@ -4,12 +4,14 @@ Axes: n images, k classes.
 """
 
 import collections
+import contextlib
 import dataclasses
 import logging
 import os
+import pathlib
 import random
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Annotated, Any, NamedTuple
 
 import jax
@@ -18,8 +20,8 @@ import tqdm
 from pydantic import AfterValidator
 
 from safe_jax import clip
-from safe_jax.classifier import predict, temperature
-from safe_jax.classifier.evaluation import wilson_interval
+from safe_jax.bank.extraction import Workers
+from safe_jax.classifier import chance, predict, temperature
 from safe_jax.classifier.image_classifier import ImageClassifier
 from safe_jax.classifier.predict import Source
 from safe_jax.clip import weights as clip_weights
@@ -28,15 +30,16 @@ from safe_jax.data.datasets import Dataset
 from safe_jax.data.photos import Photos
 from safe_jax.data.records import Record, Splits, hold_out_val
 from safe_jax.experiment import compare, keep, knobs, prepare
-from safe_jax.experiment.knobs import Config, Seed
+from safe_jax.experiment.knobs import Config, NotEmpty, Rates, Seed, Shots
 from safe_jax.experiment.prepare import Described
 from safe_jax.experiment.trial import Shared, Subset, Trial
 from safe_jax.methods import catalogue
 from safe_jax.methods.catalogue import METHODS
-from safe_jax.methods.contract import Recipe
+from safe_jax.methods.contract import Epochs, Recipe
 from safe_jax.runtime import paths, schema
-from safe_jax.runtime.errors import InputError, listing
-from safe_jax.runtime.schema import Different, ListOrTuple, NotNegative, Positive, Text, knob
+from safe_jax.runtime.errors import InputError, counted, listing
+from safe_jax.runtime.schema import ListOrTuple, Text, knob
+from safe_jax.tuning.loop import DivergedError
 
 log = logging.getLogger(__name__)
 
@@ -55,17 +58,17 @@ class FitSettings(schema.Model):
 
     weights: schema.Name = knob("RN50", "the pre-trained model, as config.weights")
     method: Annotated[str, AfterValidator(_is_method)] = knob("safe", "by its name in configs")
-    shots: Positive | None = knob(None, "training images a class; all if not given")
+    shots: Shots | None = knob(None, "training images a class; all if not given")
     seed: Seed = knob(1, "of the draw of shots, and of the order of training")
-    templates: Annotated[tuple[Text, ...], ListOrTuple] = knob(
+    templates: Annotated[tuple[Text, ...], NotEmpty, ListOrTuple] = knob(
         ("a photo of a {}.",), "prompts, each with one {}; several are averaged"
     )
-    epochs: Positive | None = knob(None, "passes over the training images; the method's if not set")
-    learning_rates: Annotated[tuple[NotNegative, ...], Different, ListOrTuple] = knob(
+    epochs: Epochs | None = knob(None, "passes over the training images; the method's if not set")
+    learning_rates: Rates = knob(
         (), "validation images choose one; by default 0.1, 1 and 10 times the method's"
     )
     cache_dir: Text = knob("~/.cache/safe_jax", "downloads, banks and checkpoints")
-    workers: schema.Count = knob(0, "threads that decode; 0: one for each core")
+    workers: Workers = knob(0, "threads that decode; 0: one for each core")
     strict: bool = knob(False, "an image that cannot be read is an error, not left out")
 
 
@@ -97,7 +100,11 @@ def fit(given: Photos, settings: FitSettings) -> ImageClassifier:
     name = "-".join(map(str, (settings.method, config_hash, *key)))
     folder = paths.cache(settings.cache_dir).absolute() / "tuning" / name
     # A fit that was killed goes on at its last checkpoint; two of the same take turns.
-    with paths.lock(folder.with_suffix(".lock")), jax.default_matmul_precision("highest"):
+    with (
+        paths.lock(folder.with_suffix(".lock")),
+        _removed_where_in_vain(folder),
+        jax.default_matmul_precision("highest"),
+    ):
         prepared = prepare.prepare(described, uses, directory, checked=True)
         shared = Shared(config, config_hash, directory, data, {}, folder, *prepared)
         trial = Trial(shared, subset, key, folder)
@@ -113,6 +120,16 @@ def fit(given: Photos, settings: FitSettings) -> ImageClassifier:
     return classifier
 
 
+@contextlib.contextmanager
+def _removed_where_in_vain(folder: pathlib.Path) -> Iterator[None]:
+    """Removes checkpoints of what diverged, for it would diverge again; others are gone on from."""
+    try:
+        yield
+    except DivergedError:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+
+
 def _divide(given: Photos, settings: FitSettings) -> _Divided:
     workers = settings.workers or os.cpu_count() or 1
     wanted = {name: part for name, part in given.parts.items() if name != "test"}
@@ -125,7 +142,7 @@ def _divide(given: Photos, settings: FitSettings) -> _Divided:
     train, val = usable.parts["train"], usable.parts["val"]
     counts = _counts(train)
     if absent := [name for label, name in enumerate(usable.classes) if not counts[label]]:
-        raise InputError(f"{len(absent)} classes have no training image:" + listing(absent))
+        raise InputError(f"no training image of {counted(len(absent), 'class')}:" + listing(absent))
     if len(usable.classes) < 2:
         raise InputError(f"at least two classes are expected, not {len(usable.classes)}")
     if settings.shots:
@@ -194,15 +211,8 @@ def _notes_of_weights(trial: Trial) -> list[str]:
         answer_n = classifier.logits_of(view, trial.shared.reader).argmax(1)
         right += int((answer_n == view.labels).sum())
         count += len(view)
-    chance = 100 / len(classifier.classes)
-    low, _ = wilson_interval(right, count)
-    if low > chance:
-        return []
-    return [
-        f"these weights do not know these classes, as far as {count} images tell: zero-shot is "
-        f"right on {right} of them ({100 * right / count:.1f} %), and chance is {chance:.1f} %. "
-        "Other templates (--template) or other weights (--weights) may help"
-    ]
+    said = chance.note(right, count, len(classifier.classes))
+    return [said] if said else []
 
 
 def _keep_what_helps(trial: Trial, name: str) -> list[str]:

@@ -142,7 +142,9 @@ def row(trial: Trial, name: str) -> tuple[Row, dict[str, float]]:
     found = Row(
         dataset=shared.data.name, method=name, shots=shots, seed=seed, images=images,
         split=config.eval_split, protocol=config.protocol, config_hash=shared.config_hash,
-        weights=shared.weights, seconds=seconds, unreadable=shared.unreadable or None, **fields,
+        weights=shared.weights, released=shared.released, classes=len(shared.data.classnames),
+        eval_images=len(trial.subset.eval), seconds=seconds,
+        unreadable=shared.unreadable or None, **fields,
     )  # fmt: skip
     return found, transfers
 

@@ -10,19 +10,20 @@ import json
 import os
 from typing import Annotated, Any, Literal, Self, TypeVar
 
-import jax
 import pydantic
 from ml_collections import ConfigDict
+from ml_collections.config_dict import RequiredValueError
 from pydantic import AfterValidator
 
 from safe_jax.bank.store import BankSettings
 from safe_jax.data import datasets
 from safe_jax.data.datasets import Dataset, DataSettings
 from safe_jax.methods import catalogue
-from safe_jax.methods.contract import Knobs, Recipe
+from safe_jax.methods.contract import BatchSize, Decay, Epochs, Knobs, Rate, Recipe
 from safe_jax.methods.safe import SafeSettings
-from safe_jax.runtime import paths, schema
-from safe_jax.runtime.schema import Bounds, Different, ListOrTuple, NotNegative, Positive, knob
+from safe_jax.runtime import devices, paths, schema
+from safe_jax.runtime.errors import InputError
+from safe_jax.runtime.schema import Bounds, Different, ListOrTuple, knob
 
 SettingsT = TypeVar("SettingsT", bound=schema.Model)
 
@@ -42,7 +43,9 @@ def _are_methods(names: tuple[str, ...]) -> tuple[str, ...]:
 
 NotEmpty = AfterValidator(_not_empty)
 Seed = Annotated[int, AfterValidator(Bounds(ge=0, le=2**32 - 1))]
-Rates = Annotated[tuple[NotNegative, ...], Different, ListOrTuple]
+Shots = Annotated[int, AfterValidator(Bounds(ge=1, le=1_000_000))]
+Rates = Annotated[tuple[Rate, ...], Different, ListOrTuple]
+Decays = Annotated[tuple[Decay, ...], Different, ListOrTuple]
 
 
 class Config(DataSettings, BankSettings, SafeSettings, Recipe):
@@ -53,7 +56,7 @@ class Config(DataSettings, BankSettings, SafeSettings, Recipe):
         "the pre-trained model: RN50, RN101, RN50x4, RN50x16, RN50x64 (downloaded on first use), "
         "small (comes with the package), or a directory of tools/convert_torch_weights.py",
     )
-    shots: Annotated[tuple[Positive, ...], Different, NotEmpty, ListOrTuple] = knob(
+    shots: Annotated[tuple[Shots, ...], Different, NotEmpty, ListOrTuple] = knob(
         (1, 2, 4, 8, 16), "labelled images a class"
     )
     seeds: Annotated[tuple[Seed, ...], Different, NotEmpty, ListOrTuple] = knob(
@@ -62,12 +65,12 @@ class Config(DataSettings, BankSettings, SafeSettings, Recipe):
     methods: Annotated[
         tuple[schema.Text, ...], AfterValidator(_are_methods), Different, NotEmpty, ListOrTuple
     ] = knob(("zero_shot", "safe"), "the methods that are compared, by their modules' names")
-    epochs: Positive = knob(50, "passes over the training images")
-    batch_size: Positive = knob(64, "images of a step")
+    epochs: Epochs = knob(50, "passes over the training images")
+    batch_size: BatchSize = knob(64, "images of a step")
     learning_rates: Rates = knob(
         (), "if given, they replace every method's rate, and validation images choose one"
     )
-    weight_decays: Rates = knob(
+    weight_decays: Decays = knob(
         (), "if given, they replace every method's decay, and validation images choose one"
     )
     features: Literal["bank", "online"] = knob(
@@ -83,12 +86,16 @@ class Config(DataSettings, BankSettings, SafeSettings, Recipe):
     eval_split: Literal["test", "val"] = knob(
         "test", "what is evaluated on; val, the images that chose no alpha, is for choosing knobs"
     )
-    eval_batch_size: Positive = knob(256, "images of a batch in evaluation")
-    checkpoint_every: Positive = knob(500, "steps between checkpoints")
+    eval_batch_size: Annotated[int, AfterValidator(Bounds(ge=1, le=16_384))] = knob(
+        256, "images of a batch in evaluation"
+    )
+    checkpoint_every: Annotated[int, AfterValidator(Bounds(ge=1, le=10**9))] = knob(
+        500, "steps between checkpoints"
+    )
     save_classifiers: bool = knob(
         False, "keep what is tuned: a folder for `safe-jax predict` in WORKDIR/classifiers"
     )
-    population: Positive = knob(
+    population: Annotated[int, AfterValidator(Bounds(ge=1, le=1024))] = knob(
         1,
         "tunings in one compiled program, all in the memory of the devices; for accelerators: "
         "on a CPU nothing is gained",
@@ -154,10 +161,27 @@ def read(config: ConfigDict) -> Config:
 
     Raises `InputError` for a value that nothing can be done with.
     """
-    values = config.copy_and_resolve_references().to_dict()
+    if not isinstance(config, ConfigDict):
+        raise InputError(f"a ConfigDict is expected as config, not a {type(config).__name__}")
+    try:
+        values = config.copy_and_resolve_references().to_dict()
+    except RequiredValueError:
+        raise InputError(
+            "a knob of this config has no value yet (required_placeholder): set it as "
+            "--config.knob=value"
+        ) from None
+    default = default_config().to_dict()
+    schema.check_complete(values, default)
+    for name in _groups():
+        if isinstance(values[name], dict):
+            schema.check_complete(values[name], default[name], f"{name}.")
+    methods = values["methods"]
     # As they are in a config file, or in one text of a command line.
-    names = ",".join(map(str, values["methods"])).split(",")
-    values["methods"] = tuple(name.strip() for name in names if name.strip())
+    if isinstance(methods, str):
+        methods = (methods,)
+    if isinstance(methods, tuple | list) and all(isinstance(name, str) for name in methods):
+        names = [name.strip() for given in methods for name in given.split(",")]
+        values["methods"] = tuple(filter(None, names))
     if values["protocol"] == "tip_adapter":
         values |= {"selection": "full_val", "seeds": (1,)}
     groups: Any = {name: (knobs, knobs()) for name, knobs in _groups().items()}
@@ -171,7 +195,7 @@ def _resolve(config: Config) -> Config:
         name: getattr(config, name).for_dataset(benchmark) for name in _groups()
     }
     if config.dtype == "auto":
-        on_cpu = jax.default_backend() == "cpu"
+        on_cpu = devices.available()[0].platform == "cpu"
         automatic["dtype"] = "float32" if on_cpu else "bfloat16"
     automatic["workers"] = config.workers or os.cpu_count()
     return config.model_copy(update=automatic)

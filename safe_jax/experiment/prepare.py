@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from safe_jax import clip
 from safe_jax.bank import store
@@ -15,14 +16,14 @@ from safe_jax.bank.store import BankSpec
 from safe_jax.bank.view import View
 from safe_jax.data import copies, images, readable
 from safe_jax.data.datasets import Dataset, Transfer
-from safe_jax.data.records import BOX_MARGIN, Record
+from safe_jax.data.records import BOX_MARGIN, Record, Splits
 from safe_jax.experiment.knobs import Config
 from safe_jax.experiment.results import RowKey
 from safe_jax.experiment.trial import Subset
 from safe_jax.methods.text_head import TextHead
 from safe_jax.methods.text_rows import text_rows
 from safe_jax.runtime import devices
-from safe_jax.runtime.errors import InputError, listing
+from safe_jax.runtime.errors import InputError, counted, listing
 from safe_jax.runtime.paths import Path
 
 log = logging.getLogger(__name__)
@@ -104,8 +105,8 @@ def prepare(
     config, data = described.config, described.data
     mesh = devices.make_mesh()
     log.info(
-        "%s: %d classes; %d train, %d val and %d test images; weights %s; %d x %s",
-        data.name, len(data.classnames), *map(len, data.splits), directory,
+        "%s: %s; %s images; weights %s; %d x %s",
+        data.name, counted(len(data.classnames), "class"), _counts_of(data.splits), directory,
         mesh.size, mesh.devices.flat[0].device_kind,
     )  # fmt: skip
     online = config.features == "online"
@@ -126,9 +127,28 @@ def prepare(
     _warn_of_copies(described)
     model = clip.load(directory, jnp.dtype(config.dtype), devices.replicated(mesh))
     head = TextHead.of(model, text_rows(model, data.prompts))
+    _check_finite(head, directory)
     store.check_space(list(specs.values()), model.config)
     banks = {use: store.load_or_extract(spec, model, mesh, config) for use, spec in specs.items()}
     return Prepared(model, head, mesh, banks)
+
+
+def _counts_of(splits: Splits) -> str:
+    """How many images the parts have that have any: a fit knows of no test images."""
+    parts = zip(splits, splits._fields, strict=True)
+    *most, last = [f"{len(part)} {name}" for part, name in parts if part]
+    return f"{', '.join(most)} and {last}" if most else last
+
+
+def _check_finite(head: TextHead, directory: Path) -> None:
+    """Raises `InputError` for a text head with which every logit would be no number."""
+    named = {"features of the prompts": head.text_kd, "values of exp(logit_scale)": head.scale}
+    for name, x in named.items():
+        if not np.isfinite(devices.fetch(x)).all():
+            raise InputError(
+                f"{directory}: {name} are not finite: the weights are damaged; convert the "
+                "checkpoint anew"
+            )
 
 
 def _warn_of_copies(described: Described) -> None:

@@ -10,6 +10,7 @@ from typing import Annotated, Any, NamedTuple, Self
 import filelock
 from pydantic import AfterValidator, Field
 
+from safe_jax.classifier import chance
 from safe_jax.classifier.evaluation import Attention
 from safe_jax.runtime import paths, schema
 from safe_jax.runtime.errors import InputError
@@ -69,6 +70,9 @@ class Row(_Part):
     weights: Text = field(..., "NAME@DIGEST of the pre-trained model")
     split: Text = field(..., "test, or val: validation images that chose nothing")
     protocol: Text | None = field(None, "few_shot, or tip_adapter: as published figures")
+    released: Text | None = field(None, "the model's name, where it was read from OpenAI's file")
+    classes: Positive | None = field(None, "how many there are")
+    eval_images: Positive | None = field(None, "how many images of the split there are")
     selection: Text = field(..., "how values were chosen: config.selection, or none")
     alpha: Fraction | None = field(None, "chosen blend of the original pool (0) and the tuned (1)")
     b: NotNegative | None = field(None, "chosen sharpness of the cache")
@@ -82,7 +86,9 @@ class Row(_Part):
     losses: list[float] = field([], "mean training loss of each epoch, (e,)")
     examples: list[Example] = field([], "a few images, drawn before any result")
     attention_on_object: dict[str, Percent] = field({}, "per cent: `original`, `tuned`, `even`")
-    seconds: NotNegative = field(..., "of the method, with the methods that it needs")
+    seconds: NotNegative = field(
+        ..., "of the method and of those it needs: SAFE-A's have SAFE's in them"
+    )
     unreadable: Positive | None = field(None, "images left out, also of transfers; None: all read")
     knobs: dict[str, Any] = field({}, "of this method alone")
     tuned_on: Text | None = field(None, "the data set, where it is not the one evaluated on")
@@ -90,6 +96,14 @@ class Row(_Part):
     @property
     def key(self) -> "RowKey":
         return RowKey(self.shots, self.seed, self.images or "")
+
+    @property
+    def chance(self) -> str | None:
+        """Says, of zero-shot alone, that it is no better than chance, if so and if known."""
+        if self.method != "zero_shot" or not (self.classes and self.eval_images):
+            return None
+        right = round(self.accuracy * self.eval_images / 100)
+        return chance.note(right, self.eval_images, self.classes)
 
     def line(self) -> str:
         """The row as JSON."""
@@ -99,9 +113,9 @@ class Row(_Part):
 
 # Fields that the row of a transfer shares with the main row.
 _OF_TRANSFER = {
-    "method", "shots", "seed", "images", "config_hash", "weights", "split", "protocol",
-    "selection", "alpha", "a", "b", "point", "learning_rate", "weight_decay", "knobs", "seconds",
-    "unreadable",
+    "method", "shots", "seed", "images", "config_hash", "weights", "released", "split",
+    "protocol", "selection", "alpha", "a", "b", "point", "learning_rate", "weight_decay", "knobs",
+    "seconds", "unreadable",
 }  # fmt: skip
 
 

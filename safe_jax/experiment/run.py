@@ -31,7 +31,10 @@ def run(config: ConfigDict, workdir: Any) -> list[Row]:
     same knobs, data and weights, are kept: a run that was killed goes on where it was. Raises
     `InputError` for what a user can mend.
     """
-    workdir = paths.absolute(paths.parse(workdir))  # Orbax takes no relative paths
+    workdir = paths.parse(workdir)
+    if isinstance(workdir, pathlib.Path):
+        paths.check_writable(workdir, "--workdir")
+    workdir = paths.absolute(workdir)  # Orbax takes no relative paths
     hosts.check_shared(workdir)
     checked = knobs.read(config)
     if checked.save_classifiers and paths.is_remote(workdir):
@@ -140,7 +143,10 @@ def _rows_of(trials: Sequence[Trial], results: Results) -> list[Row]:
         for trial in unsaved:  # before its row: where there is a row there is a classifier
             keep.save(trial, method)
         for trial in missing:
-            results.add_all(*compare.row(trial, method))
+            row, of_transfers = compare.row(trial, method)
+            results.add_all(row, of_transfers)
+            if method == "zero_shot" and trial is missing[0]:
+                _warn_of_chance(row)
     for trial in trials if hosts.is_first() else ():
         paths.remove_folder(trial.folder)
     found = [
@@ -150,6 +156,12 @@ def _rows_of(trials: Sequence[Trial], results: Results) -> list[Row]:
         for name in (*transfers, None)
     ]
     return [row for row in found if row]
+
+
+def _warn_of_chance(row: Row) -> None:
+    """Warns, before anything is tuned for hours, where zero-shot is no better than chance."""
+    if said := row.chance:
+        log.warning("%s: %s", row.dataset, said)
 
 
 def _checkpoints(workdir, config_hash, key):

@@ -54,6 +54,12 @@ class Shared:
         """Name and digest of the pre-trained model, as rows have them."""
         return clip_weights.name(self.weights_dir, self.metadata.digest)
 
+    @property
+    def released(self) -> str | None:
+        """OpenAI's name of the pre-trained model, where it is read from OpenAI's own file."""
+        name = self.config.weights  # a name, and no path: `clip.download` checks the file's sha256
+        return name if clip.PRESETS.get(name) == self.metadata.clip else None
+
     @functools.cached_property
     def state(self) -> dict[str, np.ndarray]:
         """The pre-trained model's state dict, in the precision of its checkpoint."""

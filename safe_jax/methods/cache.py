@@ -11,14 +11,18 @@ Axes: b images, k classes, s slots of a class for support images, d channels of 
 """
 
 from collections.abc import Callable
-from typing import NamedTuple, Self
+from typing import Annotated, NamedTuple, Self
 
 import numpy as np
+from pydantic import AfterValidator
 
 from safe_jax.methods.contract import Grid, Knobs, SelectionSettings
 from safe_jax.methods.text_head import TextHead
 from safe_jax.runtime.lazy import jax, jnp
-from safe_jax.runtime.schema import NotNegative, Positive, knob
+from safe_jax.runtime.schema import Bounds, knob
+
+Steps = Annotated[int, AfterValidator(Bounds(ge=1, le=1000))]
+OnAxis = Annotated[float, AfterValidator(Bounds(ge=0, le=1000))]  # a value of a or b
 
 
 class AuthorsValues(NamedTuple):
@@ -48,12 +52,12 @@ MEDIANS = AuthorsValues(12, 10, 2)  # of those, for other data sets
 class CacheKnobs(Knobs):
     """The grid of a and b, and the values that keys are tuned with. 0: the authors'."""
 
-    a_max: NotNegative = knob(0.0, "where the grid of a ends; 0: the authors' for the data set")
-    a_steps: Positive = knob(20, "values of a in the grid")
-    b_max: NotNegative = knob(0.0, "where the grid of b ends; 0: the authors' for the data set")
-    b_steps: Positive = knob(200, "values of b in the grid")
-    a: NotNegative = knob(0.0, "tuned keys' weight of the cache; 0: the authors'")
-    b: NotNegative = knob(1.0, "tuned keys' sharpness of the cache")
+    a_max: OnAxis = knob(0.0, "where the grid of a ends; 0: the authors' for the data set")
+    a_steps: Steps = knob(20, "values of a in the grid")
+    b_max: OnAxis = knob(0.0, "where the grid of b ends; 0: the authors' for the data set")
+    b_steps: Steps = knob(200, "values of b in the grid")
+    a: OnAxis = knob(0.0, "tuned keys' weight of the cache; 0: the authors'")
+    b: OnAxis = knob(1.0, "tuned keys' sharpness of the cache")
 
     def for_dataset(self, benchmark: str) -> Self:
         values = AUTHORS_VALUES.get(benchmark, MEDIANS)._asdict()

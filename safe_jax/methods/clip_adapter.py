@@ -22,7 +22,7 @@ from safe_jax.runtime.schema import Bounds, Fraction, Pattern, knob
 class ClipAdapterKnobs(TunedKnobs):
     trainable: Pattern = knob("down|up", "parameters whose whole path matches it are trained")
     ratio: Fraction = knob(0.2, "the adapted feature's part of the blend, r")
-    reduction: Annotated[int, AfterValidator(Bounds(ge=1))] = knob(
+    reduction: Annotated[int, AfterValidator(Bounds(ge=1, le=65_536))] = knob(
         4, "how many times narrower than the features the bottleneck is"
     )
 

@@ -14,7 +14,7 @@ from pydantic import AfterValidator
 
 from safe_jax.methods.text_head import TextHead
 from safe_jax.runtime import schema
-from safe_jax.runtime.schema import Count, NotNegative, Pattern, Positive, knob
+from safe_jax.runtime.schema import Bounds, Pattern, knob
 
 if TYPE_CHECKING:
     import jax
@@ -26,7 +26,17 @@ if TYPE_CHECKING:
 Params = dict[str, Any]
 Batch = dict[str, "jax.Array"]
 Grid = dict[str, "np.ndarray"]
-BelowOne = Annotated[float, AfterValidator(schema.Bounds(ge=0, lt=1))]
+
+# Greatest values lie far above all that is of use, and below what no machine can hold. A rate that
+# is merely too high shows in the loss: its bound is about the greatest that float32 can follow.
+Rate = Annotated[float, AfterValidator(Bounds(ge=0, le=1e30))]
+Decay = Annotated[float, AfterValidator(Bounds(ge=0, le=1000))]
+Epsilon = Annotated[float, AfterValidator(Bounds(ge=0, le=1))]
+Epochs = Annotated[int, AfterValidator(Bounds(ge=1, le=10_000))]
+WarmupEpochs = Annotated[float, AfterValidator(Bounds(ge=0, le=10_000))]
+BatchSize = Annotated[int, AfterValidator(Bounds(ge=1, le=65_536))]
+BatchSizeOrAll = Annotated[int, AfterValidator(Bounds(ge=0, le=65_536))]  # 0: all images
+BelowOne = Annotated[float, AfterValidator(Bounds(ge=0, lt=1))]
 
 # The arrays that a batch may have, beside `label_b` and `mask_b`. Dense maps and the original
 # pool's features are stored in the bank; the other two are computed from the maps.
@@ -47,14 +57,14 @@ class Recipe(schema.Model):
     trainable: Pattern = knob(
         "attnpool/.*", "a regular expression; parameters whose whole path matches it are trained"
     )
-    learning_rate: NotNegative = knob(1e-4, "the peak, after the warm-up")
-    weight_decay: NotNegative = knob(0.01, "decoupled from the gradient, as in AdamW")
-    epochs: Positive = knob(50, "passes over the training images")
-    warmup_epochs: NotNegative = knob(1.0, "the rate climbs linearly for so long")
-    batch_size: Count = knob(64, "images of a step; 0: all images of the subset")
+    learning_rate: Rate = knob(1e-4, "the peak, after the warm-up")
+    weight_decay: Decay = knob(0.01, "decoupled from the gradient, as in AdamW")
+    epochs: Epochs = knob(50, "passes over the training images")
+    warmup_epochs: WarmupEpochs = knob(1.0, "the rate climbs linearly for so long")
+    batch_size: BatchSizeOrAll = knob(64, "images of a step; 0: all images of the subset")
     b1: BelowOne = knob(0.9, "Adam's decay of the first moment")
     b2: BelowOne = knob(0.999, "Adam's decay of the second moment")
-    eps: NotNegative = knob(1e-8, "safe in float32; peers that tune in float16 need 1e-4")
+    eps: Epsilon = knob(1e-8, "safe in float32; peers that tune in float16 need 1e-4")
 
 
 class Knobs(schema.Model):
@@ -69,11 +79,11 @@ class TunedKnobs(Knobs):
     """The part of a `Recipe` that every tuned method but SAFE sets for itself."""
 
     trainable: Pattern = knob(".*", "parameters whose whole path matches it are trained")
-    learning_rate: NotNegative = knob(1e-3, "the peak, after the warm-up")
-    weight_decay: NotNegative = knob(0.01, "decoupled from the gradient, as in AdamW")
-    epochs: Positive = knob(50, "passes over the training images")
-    warmup_epochs: NotNegative = knob(1.0, "the rate climbs linearly for so long")
-    batch_size: Positive = knob(64, "images of a step")
+    learning_rate: Rate = knob(1e-3, "the peak, after the warm-up")
+    weight_decay: Decay = knob(0.01, "decoupled from the gradient, as in AdamW")
+    epochs: Epochs = knob(50, "passes over the training images")
+    warmup_epochs: WarmupEpochs = knob(1.0, "the rate climbs linearly for so long")
+    batch_size: BatchSize = knob(64, "images of a step")
 
 
 Selection = Literal["few_shot_val", "full_val", "fixed"]

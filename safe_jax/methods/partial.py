@@ -6,17 +6,17 @@ logits = s unit(pool(dense)) C^T,   the pool and C train, C from the text classi
 import dataclasses
 from typing import Any
 
-from safe_jax.methods.contract import Base, Batch, Params, Setting, Start, TunedKnobs
+from safe_jax.methods.contract import Base, Batch, Params, Rate, Setting, Start, TunedKnobs
 from safe_jax.methods.text_head import cosine_logits, cross_entropy
 from safe_jax.runtime.lazy import jax, jnp, nnx
-from safe_jax.runtime.schema import NotNegative, Pattern, knob
+from safe_jax.runtime.schema import Pattern, knob
 
 
 class PartialKnobs(TunedKnobs):
     trainable: Pattern = knob(
         "attnpool/.*|classifier", "parameters whose whole path matches it are trained"
     )
-    learning_rate: NotNegative = knob(1e-5, "the peak, after the warm-up")
+    learning_rate: Rate = knob(1e-5, "the peak, after the warm-up")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -9,23 +9,40 @@ Axes: b images, c channels of the pool, k classes, d channels of the joint space
 """
 
 import dataclasses
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
-from safe_jax.methods.contract import Base, Batch, Params, Setting, Start, TunedKnobs
+from pydantic import AfterValidator
+
+from safe_jax.methods.contract import (
+    Base,
+    Batch,
+    BatchSizeOrAll,
+    Decay,
+    Epochs,
+    Epsilon,
+    Params,
+    Rate,
+    Setting,
+    Start,
+    TunedKnobs,
+    WarmupEpochs,
+)
 from safe_jax.methods.text_head import TextHead, cross_entropy
 from safe_jax.runtime.lazy import jax, jnp, nnx
-from safe_jax.runtime.schema import Count, NotNegative, Pattern, Positive, knob
+from safe_jax.runtime.schema import Bounds, Pattern, knob
 
 
 class ProLIPKnobs(TunedKnobs):
     trainable: Pattern = knob("c_proj/kernel", "parameters whose whole path matches it are trained")
-    regularizer: NotNegative = knob(1.0, "lambda is this / shots")
-    learning_rate: NotNegative = knob(1e-5, "the peak, after the warm-up")
-    eps: NotNegative = knob(1e-4, "Adam's epsilon")
-    weight_decay: NotNegative = knob(0.0, "decoupled from the gradient, as in AdamW")
-    epochs: Positive = knob(300, "passes over the training images")
-    warmup_epochs: NotNegative = knob(0.0, "the rate climbs linearly for so long")
-    batch_size: Count = knob(0, "images of a step; 0: all images of the subset")
+    regularizer: Annotated[float, AfterValidator(Bounds(ge=0, le=10**6))] = knob(
+        1.0, "lambda is this / shots"
+    )
+    learning_rate: Rate = knob(1e-5, "the peak, after the warm-up")
+    eps: Epsilon = knob(1e-4, "Adam's epsilon")
+    weight_decay: Decay = knob(0.0, "decoupled from the gradient, as in AdamW")
+    epochs: Epochs = knob(300, "passes over the training images")
+    warmup_epochs: WarmupEpochs = knob(0.0, "the rate climbs linearly for so long")
+    batch_size: BatchSizeOrAll = knob(0, "images of a step; 0: all images of the subset")
 
 
 class Held(NamedTuple):

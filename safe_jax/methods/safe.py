@@ -38,7 +38,7 @@ class SafeSettings(SelectionSettings):
         1.0, "tune through this blend; 1: the tuned pool by itself"
     )
     alpha: Fraction = knob(0.5, "the blend where selection is fixed")
-    alpha_grid_size: Annotated[int, AfterValidator(Bounds(ge=2))] = knob(
+    alpha_grid_size: Annotated[int, AfterValidator(Bounds(ge=2, le=1001))] = knob(
         21, "values from 0 to 1 among which alpha is chosen"
     )
 

@@ -18,6 +18,7 @@ from safe_jax.methods.cache import (
     CacheKnobs,
     CacheSettings,
     Slots,
+    Steps,
     cache_grid,
     cached_logits,
 )
@@ -25,11 +26,11 @@ from safe_jax.methods.contract import Base, Batch, Fitted, Grid, Knobs, Params, 
 from safe_jax.methods.safe import SafeSettings, alpha_grid, blended_features
 from safe_jax.methods.text_head import cross_entropy, unit
 from safe_jax.runtime.lazy import jax, jnp
-from safe_jax.runtime.schema import Positive, knob
+from safe_jax.runtime.schema import knob
 
 
 class SafeAKnobs(CacheKnobs):
-    b_steps: Positive = knob(20, "values of b in the grid")  # alpha is a third axis
+    b_steps: Steps = knob(20, "values of b in the grid")  # alpha is a third axis
 
 
 class SafeASettings(SafeSettings, SafeAKnobs, CacheSettings):

@@ -4,21 +4,25 @@ The last epoch's keys are kept; the authors keep those of the epoch that is best
 """
 
 import dataclasses
-from typing import Self
+from typing import Annotated, Self
 
-from safe_jax.methods.contract import TunedKnobs
+from pydantic import AfterValidator
+
+from safe_jax.methods.contract import BatchSize, Epsilon, TunedKnobs, WarmupEpochs
 from safe_jax.methods.tip_adapter import TipAdapter
-from safe_jax.runtime.schema import Count, NotNegative, Pattern, Positive, knob
+from safe_jax.runtime.schema import Bounds, Pattern, knob
 
 
 class TunedKeysKnobs(TunedKnobs):
     """How keys are tuned, here and in SAFE-A."""
 
     trainable: Pattern = knob("keys", "parameters whose whole path matches it are trained")
-    eps: NotNegative = knob(1e-4, "Adam's epsilon")
-    epochs: Count = knob(0, "passes over the training images; 0: the authors' for the data set")
-    warmup_epochs: NotNegative = knob(0.0, "the rate climbs linearly for so long")
-    batch_size: Positive = knob(256, "images of a step")
+    eps: Epsilon = knob(1e-4, "Adam's epsilon")
+    epochs: Annotated[int, AfterValidator(Bounds(ge=0, le=10_000))] = knob(
+        0, "passes over the training images; 0: the authors' for the data set"
+    )
+    warmup_epochs: WarmupEpochs = knob(0.0, "the rate climbs linearly for so long")
+    batch_size: BatchSize = knob(256, "images of a step")
 
     def for_dataset(self, benchmark: str) -> Self:
         authors_epochs = 100 if benchmark == "eurosat" else 20

@@ -4,7 +4,7 @@ import argparse
 import sys
 
 from safe_jax import report
-from safe_jax.runtime import paths
+from safe_jax.runtime import errors, paths
 from safe_jax.runtime.errors import InputError
 
 
@@ -28,7 +28,8 @@ def main(argv: list[str] | None = None, prog: str = "python -m safe_jax.report")
         output = args.output or default
         report.write(directories, paths.parse(output))
     except (InputError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        line = errors.of_system(error) if isinstance(error, OSError) else str(error)
+        print(f"error: {line}", file=sys.stderr)
         return 1
     print(f"report: {output}")
     return 0

@@ -1,6 +1,6 @@
 """The lines of each figure."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -9,6 +9,7 @@ from safe_jax.experiment.results import Row
 from safe_jax.report import published, summary
 from safe_jax.report.plots import MARKERS, SERIES, SHOTS, Figure, Line, Panels, draw, draw_panels
 from safe_jax.report.runs import Experiment
+from safe_jax.runtime.errors import counted
 
 _GLYPHS = tuple(MARKERS)
 _IMAGES = "labelled images a class"
@@ -35,9 +36,8 @@ def accuracy(name: str, experiments: Sequence[Experiment]) -> Figure:
         lines.append(_with_error_bars(label, _by_shots(experiment, method), ink, marker))
     lines += _zero_shot(experiments, ink_of)
     first = experiments[0].first
-    theirs = published.accuracy(first.dataset, first.split)
-    if theirs and is_released(experiments):
-        by_shots = theirs[published.METHOD]
+    if all(published.accuracy(experiment.first) for experiment in experiments):
+        by_shots = published.accuracy(first)[published.METHOD]
         x = sorted({k for e in experiments for k in e.shots} & by_shots.keys())
         label = f"{summary.label(published.METHOD)}, published"
         lines.append(Line(label, x, [by_shots[k] for k in x], ink="muted", dashed=True))
@@ -77,11 +77,6 @@ def _with_error_bars(
     level = not marker and len({x for values in by_shots.values() for x in values}) == 1
     bars = [x or float("nan") for x in sd] if any(sd) else None
     return Line(label, list(by_shots), mean, bars, ink, marker, dashed=dashed, level=level)
-
-
-def is_released(experiments: Iterable[Experiment]) -> bool:
-    """Whether the weights, by their name, are those of the published figures."""
-    return {e.first.weights.partition("@")[0] for e in experiments} == {published.WEIGHTS}
 
 
 def alpha(name: str, experiment: Experiment) -> list[AlphaChoice]:
@@ -173,4 +168,4 @@ def _shots_line(
 ) -> Line:
     """The line of a number of shots, which is the `number`-th in its figure."""
     ink, marker = SHOTS[number % len(SHOTS)], _GLYPHS[number % len(_GLYPHS)]
-    return Line(summary.plural(shots, "shot"), x, y, ink=ink, marker=marker, marked=marked)
+    return Line(counted(shots, "shot"), x, y, ink=ink, marker=marker, marked=marked)

@@ -10,7 +10,8 @@ from safe_jax.experiment.results import Answer
 from safe_jax.report import templates
 from safe_jax.report.gallery import Card
 from safe_jax.report.plots import SERIES, Figure, Line, draw
-from safe_jax.report.summary import TableRow, plural
+from safe_jax.report.summary import TableRow
+from safe_jax.runtime.errors import counted
 
 _MOST_CLASSES = 30  # of a confusion matrix that can be read, and in a table that is not folded
 _MOST_PAIRS = 30
@@ -34,7 +35,7 @@ def render(evaluation: Evaluation) -> str:
         "evaluation",
         title=f"{evaluation.classifier} on {evaluation.photos}",
         method=evaluation.method,
-        images=plural(evaluation.count, "labelled image"),
+        images=counted(evaluation.count, "labelled image"),
         class_count=_counted_classes(evaluation),
         warning=seen_warning(evaluation) if evaluation.seen else None,
         tiles=_tiles(evaluation),

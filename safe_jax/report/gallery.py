@@ -12,6 +12,7 @@ from matplotlib import colormaps
 from safe_jax.classifier.evaluation import Attention
 from safe_jax.experiment.results import Answer, Example, Row
 from safe_jax.report import summary
+from safe_jax.runtime.errors import counted
 from safe_jax.runtime.paths import Path
 
 _WIDEST = 224  # pixels of a picture in the page
@@ -82,7 +83,7 @@ class Gallery(NamedTuple):
             return None
         cells = "x".join(map(str, np.shape(row.examples[0].attention.tuned)))
         cards = [_of_example(directory, example) for example in row.examples]
-        shots = summary.plural(row.shots, "shot")
+        shots = counted(row.shots, "shot")
         return cls(summary.label(row.method), shots, row.seed, cells, cards)
 
 

@@ -20,7 +20,6 @@ class Comparison(NamedTuple):
     shots: list[int]
     accuracy_rows: list[tuple[str, list[AccuracyRow]]]  # by the experiment's name
     published: list[TableRow]
-    is_released: bool
     differences: list[TableRow]  # a knob, and its value in each experiment
 
 
@@ -74,13 +73,14 @@ def _group(name: str, experiments: Sequence[Experiment]) -> Group:
 def _comparison(name: str, sections: Sequence[Section]) -> Comparison:
     experiments = [section.experiment for section in sections]
     shots = sorted({k for experiment in experiments for k in experiment.shots})
+    first = experiments[0].first
+    of_all = all(published.accuracy(experiment.first) for experiment in experiments)
     return Comparison(
         accuracy=charts.accuracy(f"{name}-accuracy", experiments),
         names=[experiment.name for experiment in experiments],
         shots=shots,
         accuracy_rows=[(e.name, accuracy_rows(e, shots)) for e in experiments],
-        published=summary.published_rows(experiments[0].first, shots),
-        is_released=charts.is_released(experiments),
+        published=summary.published_rows(first, shots) if of_all else [],
         differences=_differences(sections),
     )
 

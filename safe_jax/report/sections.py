@@ -6,12 +6,14 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from safe_jax.experiment.results import Row
+from safe_jax.methods.catalogue import METHODS
 from safe_jax.report import charts, summary
 from safe_jax.report.charts import AlphaChoice
 from safe_jax.report.gallery import Gallery
 from safe_jax.report.plots import Figure, Panels
 from safe_jax.report.runs import Experiment
 from safe_jax.report.summary import TableRow
+from safe_jax.runtime.errors import counted
 
 _SELECTIONS = {
     "few_shot_val": "chosen on min(shots, 4) validation images a class",
@@ -50,18 +52,18 @@ class Section(NamedTuple):
     experiment: Experiment
     labels: list[str]  # of its methods
     selection: list[str]
+    chance: str | None
     headline: Headline | None
     accuracy: Figure
     accuracy_rows: list[AccuracyRow]
     published: list[TableRow]
-    is_released: bool
     alpha: list[AlphaChoice]
     rates: list[TableRow]
     losses: Panels | None
     attention: list[AttentionOnObject]
     gallery: Gallery | None
     seconds: list[TableRow]
-    total_seconds: str
+    shared_seconds: list[tuple[str, list[str]]]  # a method, and those whose seconds it has, too
     knobs: dict[str, str] | None
 
     @classmethod
@@ -75,18 +77,18 @@ class Section(NamedTuple):
             labels=[summary.label(method) for method in experiment.methods],
             selection=[_SELECTIONS.get(s, f"by {s}") for s in experiment.selections]
             + ([note] if note else []),
+            chance=summary.chance(rows),
             headline=_headline(experiment),
             accuracy=charts.accuracy(f"{name}-accuracy", [experiment]),
             accuracy_rows=accuracy_rows(experiment, experiment.shots),
             published=summary.published_rows(rows[0], experiment.shots),
-            is_released=charts.is_released([experiment]),
             alpha=charts.alpha(f"{name}-alpha", experiment),
             rates=_rates(experiment),
             losses=charts.losses(f"{name}-losses", experiment),
             attention=_attention(f"{name}-attention", rows),
             gallery=Gallery.of(experiment.directory, rows),
             seconds=_table(experiment, experiment.methods, _mean_seconds),
-            total_seconds=f"{sum(row.seconds for row in rows):.1f}",
+            shared_seconds=_shared_seconds(experiment.methods),
             knobs=None if config is None else {k: _plain(v) for k, v in config.items()},
         )
 
@@ -101,7 +103,7 @@ def _headline(experiment: Experiment) -> Headline | None:
     zero_shot = experiment.accuracies("zero_shot", shots)
     return Headline(
         method=summary.label(tuned[0]),
-        shots=summary.plural(shots, "shot"),
+        shots=counted(shots, "shot"),
         seeds=len(values),
         tuned=summary.cell(values, interval=False),
         zero_shot=summary.cell(zero_shot) if zero_shot else None,
@@ -116,7 +118,7 @@ def accuracy_rows(experiment: Experiment, shots: Sequence[int]) -> list[Accuracy
         for k in shots:
             values = experiment.accuracies(method, k)
             some = 0 < len(values) < len(experiment.seeds)
-            cells.append((summary.cell(values), summary.plural(len(values), "seed") * some or None))
+            cells.append((summary.cell(values), counted(len(values), "seed") * some or None))
         rows.append((summary.label(method), cells))
     return rows
 
@@ -136,6 +138,15 @@ def _table(
 
 def _mean_seconds(rows: list[Row]) -> str:
     return f"{statistics.mean(row.seconds for row in rows):.2f}" if rows else "-"
+
+
+def _shared_seconds(names: Sequence[str]) -> list[tuple[str, list[str]]]:
+    needed = {name: METHODS[name].after for name in names if name in METHODS}
+    return [
+        (summary.label(name), [summary.label(earlier) for earlier in after])
+        for name, after in needed.items()
+        if after
+    ]
 
 
 def _rates(experiment: Experiment) -> list[TableRow]:

@@ -66,11 +66,16 @@ def protocol_note(rows: Sequence[Row]) -> str | None:
 
 
 def published_rows(row: Row, shots: Sequence[int]) -> list[TableRow]:
-    """Published accuracy on the images that `row` was evaluated on."""
+    """Published accuracy with the weights and on the images that `row` was evaluated with."""
     return [
         (f"{label(method)}, published", [cell([by_k[k]] if k in by_k else []) for k in shots])
-        for method, by_k in published.accuracy(row.dataset, row.split).items()
+        for method, by_k in published.accuracy(row).items()
     ]
+
+
+def chance(rows: Sequence[Row]) -> str | None:
+    """Says that zero-shot is no better than chance, if so and if the rows tell."""
+    return next((said for row in rows if (said := row.chance)), None)
 
 
 def attention_shares(rows: Sequence[Row]) -> dict[str, dict[int, Shares]]:
@@ -124,6 +129,8 @@ def table(rows: Sequence[Row]) -> str:
     if figures := published_rows(rows[0], shots):
         of_method = f"{label(published.METHOD)}: {published.PROTOCOL}"
         lines += [*figures, (f"(published: {published.WEIGHTS}; {of_method})", [])]
+    if said := chance(rows):
+        lines.append((f"({said})", []))
     for method, by_shots in attention_shares(rows).items():
         lines.append((f"attention on the object (%), {label(method)}", []))
         for name, text in ATTENTION.items():
@@ -163,7 +170,3 @@ def _over_seeds(seeds: list[int]) -> str:
         return f"seed {seeds[0]}"
     listed = ", ".join(map(str, seeds))
     return f"mean ± standard deviation (half the 95% interval of the mean) over seeds {listed}"
-
-
-def plural(count: int, noun: str) -> str:
-    return f"{count} {noun}" + "s" * (count != 1)

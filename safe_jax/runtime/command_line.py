@@ -8,6 +8,7 @@ import sys
 
 from absl import flags
 
+from safe_jax.runtime import config_file
 from safe_jax.runtime.errors import InputError
 
 CONFIGS = pathlib.Path(__file__).parents[1] / "configs"
@@ -18,31 +19,30 @@ def parse(argv: list[str], values: flags.FlagValues = flags.FLAGS) -> list[str]:
 
     A config may be a file, or one of the package's by its name.
     """
+    values["config"].parser = config_file.Parser("config")
     try:
         rest = values(_with_files(argv))
-        if values.config is not None:
-            values.config.lock()  # otherwise a missing file is noticed only when a knob is read
         if len(rest) > 1:
             raise flags.Error(f"unexpected argument {rest[1]!r}; set knobs as --config.knob=value")
-    except (AttributeError, KeyError) as error:  # how ml_collections refuses an unknown knob
-        knob = re.search(r'instead of "(\w+)"|Key "(\w+)" does not|^\W*(\w+)\W*$', str(error))
-        if not knob:
-            raise
-        near = re.search(r'Did you mean "(\w+)"', str(error))
-        every = "python -m safe_jax.main --knobs lists all"  # other commands read configs, too
-        hint = f"did you mean config.{near[1]}?" if near else every
-        sys.exit(f"error: there is no config.{next(filter(None, knob.groups()))}: {hint}")
-    except ImportError as error:
-        sys.exit(
-            f"error: {error}, which the config file imports: the package's configs are imported as "
-            "`from safe_jax.configs import default`; your own have to be importable (PYTHONPATH)"
-        )
-    except (flags.Error, OSError) as error:
-        # A config file raised it, and absl wrapped it.
-        while isinstance(error.__context__, InputError):
-            error = error.__context__
-        sys.exit(f"error: {' '.join(str(error).split())}")
+    except flags.Error as error:
+        # Of a mistake in a config file absl makes its own kind of error.
+        of_file = isinstance(error.__context__, InputError)
+        text = " ".join(str(error.__context__ if of_file else error).split())
+        for of_python, expected in () if of_file else _EXPECTED.items():
+            text = re.sub(of_python, expected, text)
+        sys.exit(f"error: {text}")
+    except (AttributeError, KeyError, TypeError, ValueError) as error:  # of a knob that is set
+        text = config_file.unknown_knob(error) or f"{error}: set knobs as --config.knob=value"
+        sys.exit(f"error: {text}")
     return rest
+
+
+# What parsers of flags say of a text, and what we say.
+_EXPECTED = {
+    r"invalid literal for int\(\).*": "a whole number is expected",
+    r"could not convert string to float.*": "a number is expected",
+    r"\('Non-boolean argument.*": "True or False is expected",
+}
 
 
 def _with_files(argv: list[str]) -> list[str]:
@@ -65,9 +65,6 @@ def _file_of(given: str) -> str:
     name, colon, argument = given.partition(":")
     is_name = re.fullmatch(r"\w+", name) and not pathlib.Path(name).is_file()
     if not is_name:
-        for path in map(pathlib.Path, (given, name)):
-            if path.exists() and not path.is_file():  # a pipe would be waited for
-                raise flags.Error(f"{path} is no file; a config file is expected")
         return given
     names = sorted(file.stem for file in CONFIGS.glob("[!_]*.py"))
     if name not in names:

@@ -5,6 +5,7 @@ The devices may belong to several hosts; each host puts data on its own devices 
 
 import collections
 import concurrent.futures
+import os
 from collections.abc import Iterator, Sequence
 from typing import Any, TypeVar
 
@@ -18,12 +19,28 @@ from safe_jax.runtime.errors import InputError
 T = TypeVar("T")
 
 
+def available() -> list[jax.Device]:
+    """Every device, of all hosts. Raises `InputError` where the platform that is asked for is not.
+
+    JAX says so in a `RuntimeError`, or in an `AssertionError` without a word.
+    """
+    try:
+        return jax.devices()
+    except (RuntimeError, AssertionError) as error:
+        wanted = os.environ.get("JAX_PLATFORMS", "")
+        reason = f" ({' '.join(str(error).split())})" if str(error) else ""
+        raise InputError(
+            f"JAX_PLATFORMS={wanted}: JAX finds no such device here{reason}; unset it, or install "
+            "JAX for the device (the extras cuda, cuda12 and tpu of this package)"
+        ) from None
+
+
 def make_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
     """A mesh of the given devices, or of all.
 
     Raises `InputError` if there are several hosts that have not joined.
     """
-    devices = devices or jax.devices()
+    devices = devices or available()
     if jax.process_count() > 1 and not jax.distributed.is_initialized():
         raise InputError(
             f"there are {jax.process_count()} hosts: start the command on each with --distributed"

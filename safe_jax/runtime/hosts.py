@@ -81,6 +81,8 @@ class ClusterFlags:
             raise InputError(
                 "--coordinator, --processes and --process_id belong together: give all"
             )
+        if self.coordinator is not None and not re.fullmatch(r"\S+:\d{1,5}", self.coordinator):
+            raise InputError(f"--coordinator={self.coordinator}: HOST:PORT is expected")
         return not self.distributed and self.coordinator is None
 
 

@@ -71,17 +71,22 @@ def absolute(path: Any) -> Any:
     return path if is_remote(path) else path.resolve()
 
 
-def cache(given: epath.PathLike) -> pathlib.Path:
-    """The folder of `config.cache_dir`. Raises `InputError` for a bucket."""
+def cache(given: epath.PathLike, knob: str = "config.cache_dir") -> pathlib.Path:
+    """The folder that `knob` names. Raises `InputError` for a bucket, and where none can be."""
     if is_remote(given):
         raise InputError(
-            f"config.cache_dir={given}: banks are read by position, which takes a folder on a disk "
+            f"{knob}={given}: banks are read by position, which takes a folder on a disk "
             "of this machine"
         )
-    return _expanded(given)
+    folder = _expanded(given)
+    if not folder.is_dir():  # one that is there and complete may be read-only
+        check_writable(folder, knob)
+    return folder
 
 
 def _expanded(given: epath.PathLike) -> pathlib.Path:
+    if "\0" in str(given):
+        raise InputError(f"{str(given)!r}: a path without NUL is expected")
     try:
         return pathlib.Path(given).expanduser()
     except RuntimeError:
@@ -170,13 +175,33 @@ def write(file: Path, content: bytes | BinaryIO, durable: bool = True) -> None:
         raise
 
 
-def check_writable(folder: pathlib.Path) -> None:
-    """Raises `InputError` where a folder, or the nearest one that exists above it, is read-only."""
+def check_writable(folder: pathlib.Path, knob: str = "") -> None:
+    """Raises `InputError` where a folder cannot be made, or nothing can be made in it.
+
+    Args:
+        knob: what names the folder, for the message: `--workdir`.
+    """
     existing = folder.absolute()
-    while not existing.exists():
+    while not os.path.lexists(existing):  # a link that leads nowhere is there, too
         existing = existing.parent
-    if not existing.is_dir() or not os.access(existing, os.W_OK):
-        raise InputError(f"{folder}: {existing} is no folder that can be written to")
+    if not existing.is_dir():
+        what = "a link that leads nowhere" if existing.is_symlink() else "no folder"
+    elif not _takes_folders(existing):
+        what = "no folder that can be written to"
+    else:
+        return
+    raise InputError(f"{knob + '=' * bool(knob)}{folder}: {existing} is {what}; name another")
+
+
+def _takes_folders(folder: pathlib.Path) -> bool:
+    """Whether a folder can be made in this one: permissions alone do not tell, so one is made."""
+    if not os.access(folder, os.W_OK | os.X_OK):
+        return False
+    try:
+        os.rmdir(tempfile.mkdtemp(prefix=".", dir=folder))
+    except OSError:
+        return False
+    return True
 
 
 @contextlib.contextmanager

@@ -13,11 +13,13 @@ import functools
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Container, Iterable, Mapping
 from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
 
 import pydantic
+import pydantic_core
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, TypeAdapter
+from pydantic_core import core_schema
 
 from safe_jax.runtime.errors import InputError
 
@@ -52,13 +54,13 @@ class Bounds:
         return x
 
 
-def _plain(text: str) -> str:
+def _is_text(text: str) -> str:
+    if "\0" in text:
+        raise ValueError("a text without NUL is expected")
     try:
         text.encode()
     except UnicodeEncodeError:
         raise ValueError("valid UTF-8 is expected") from None
-    if "\0" in text:
-        raise ValueError("a text without the character 0 is expected")
     return text
 
 
@@ -72,9 +74,33 @@ def _not_blank(text: str) -> str:
 def _pattern(text: str) -> str:
     try:
         re.compile(text)
-    except re.error as error:
+    except (re.error, OverflowError, RecursionError) as error:
         raise ValueError(f"a regular expression is expected ({error})") from None
+    try:
+        _matcher(text)
+    except pydantic_core.SchemaError:
+        raise ValueError(
+            "a regular expression without look-around, references and huge repetitions is "
+            "expected; name what is wanted, as in a|b"
+        ) from None
     return text
+
+
+def matches(pattern: str, text: str) -> bool:
+    """Whether a `Pattern` matches the whole text, in time that is linear in its length.
+
+    `re` goes back and tries again: `(a+)+b` takes it minutes on thirty letters. The engine that
+    Pydantic brings never does, which is why it has no look-around and no references.
+    """
+    return _matcher(pattern).isinstance_python(text)
+
+
+@functools.lru_cache
+def _matcher(pattern: str) -> pydantic_core.SchemaValidator:
+    whole = rf"\A(?:{pattern})\z"
+    return pydantic_core.SchemaValidator(
+        core_schema.str_schema(pattern=whole, regex_engine="rust-regex")
+    )
 
 
 def _different(values: tuple) -> tuple:
@@ -87,7 +113,7 @@ def _as_tuple(values: Any) -> Any:
     return tuple(values) if isinstance(values, list) else values
 
 
-Text = Annotated[str, AfterValidator(_plain)]
+Text = Annotated[str, AfterValidator(_is_text)]
 Name = Annotated[Text, AfterValidator(_not_blank)]
 Pattern = Annotated[Text, AfterValidator(_pattern)]
 Count = Annotated[int, AfterValidator(Bounds(ge=0))]
@@ -116,6 +142,17 @@ def check(kind: type[T], value: Any, prefix: str) -> T:
         return TypeAdapter(kind).validate_python(value)
     except pydantic.ValidationError as error:
         raise InputError(_message(error, prefix)) from None
+
+
+def check_complete(config: Container[str], knobs: Iterable[str], prefix: str = "") -> None:
+    """Raises `InputError` for knobs that a config, or its group at `prefix`, does not have."""
+    absent = [knob for knob in knobs if knob not in config]
+    if absent:
+        more = f" (and {len(absent) - 1} more)" if len(absent) > 1 else ""
+        raise InputError(
+            f"config.{prefix}{absent[0]} is missing{more}: a config is `default.get_config()` with "
+            "changes"
+        )
 
 
 def read_json(kind: type[T], content: bytes, prefix: str, by_hand: bool = False) -> T:
@@ -180,7 +217,11 @@ def _place(loc: tuple) -> str:
 
 
 def _shown(value: Any) -> str:
-    text = repr(value) if not isinstance(value, Mapping | list) else json.dumps(value, default=str)
+    try:
+        is_json = isinstance(value, Mapping | list)
+        text = json.dumps(value, default=str) if is_json else repr(value)
+    except (TypeError, ValueError, RecursionError):  # a number of 5,000 digits, an endless list
+        text = f"a huge {type(value).__name__}"
     return text if len(text) <= _SHOWN else text[: _SHOWN - 3] + "..."
 
 
@@ -216,11 +257,19 @@ def _expected(mistake: Any) -> str:
     return _EXPECTED.get(kind, mistake["msg"])
 
 
+def _phrases(metadata: Iterable[Any]) -> list[str]:
+    """The bounds among what stands beside a type."""
+    return [m.func.phrase for m in metadata if isinstance(getattr(m, "func", None), Bounds)]
+
+
 def describe(kind: type[Model]) -> list[str]:
     """A line for each field: its name, default, bounds and meaning, for a help text."""
     lines = []
     for name, field in kind.model_fields.items():
-        bounds = [m.func.phrase for m in field.metadata if hasattr(getattr(m, "func", 0), "phrase")]
+        bounds = _phrases(field.metadata)
+        if get_origin(field.annotation) is tuple:
+            of_value = getattr(get_args(field.annotation)[0], "__metadata__", ())
+            bounds += [f"each {phrase}" for phrase in _phrases(of_value)]
         if get_origin(field.annotation) is Literal:
             *others, last = get_args(field.annotation)
             bounds.append(f"{', '.join(others)} or {last}")
@@ -231,5 +280,6 @@ def describe(kind: type[Model]) -> list[str]:
 
 __all__ = [
     "Bounds", "Count", "Different", "Fraction", "ListOrTuple", "Model", "Name", "NotNegative",
-    "Pattern", "Percent", "Positive", "Text", "check", "describe", "knob", "read_json",
+    "Pattern", "Percent", "Positive", "Text", "check", "check_complete", "describe",
+    "knob", "matches", "read_json",
 ]  # fmt: skip

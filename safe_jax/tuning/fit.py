@@ -159,7 +159,8 @@ def start_steps(
 def _kind(member: Member, mesh) -> tuple:
     """What has to be equal for members to run together: what is compiled in, and all shapes."""
     job, recipe = member
-    width = -(-(recipe.batch_size or job.images.count) // mesh.size) * mesh.size
+    count = job.images.count
+    width = devices.round_up(batches.full_size(recipe.batch_size or count, count), mesh)
     columns = None
     if isinstance(job.images, View):
         arrays = job.images.arrays.items()

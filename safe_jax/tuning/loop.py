@@ -157,7 +157,16 @@ def _read(losses: np.ndarray, step: int, loss: jax.Array) -> None:
     losses[step] = devices.fetch(loss)
     if not np.isfinite(losses[step]).any():  # of a population one is enough
         first_loss = np.ravel(losses[step])[0]
-        raise DivergedError(f"the loss is {first_loss} at step {step + 1}: lower the learning rate")
+        # The first loss is of the parameters as they start, whatever the learning rate.
+        advice = (
+            "lower the learning rate"
+            if step
+            else (
+                "nothing was tuned yet, so the weights, or the features that they give of these "
+                "images, are damaged: convert the checkpoint anew"
+            )
+        )
+        raise DivergedError(f"the loss is {first_loss} at step {step + 1}: {advice}")
 
 
 def _abstract(x: Any) -> jax.ShapeDtypeStruct:

@@ -8,7 +8,6 @@ Axes: s steps, b images of a batch.
 
 import dataclasses
 import functools
-import re
 from typing import Any
 
 import jax
@@ -16,6 +15,7 @@ import jax.numpy as jnp
 import optax
 
 from safe_jax.methods.contract import Batch, Method, Params, Recipe
+from safe_jax.runtime import schema
 from safe_jax.runtime.errors import InputError, listing
 
 
@@ -47,7 +47,7 @@ def label_params(params: Params, trainable: str) -> Params:
         lambda path, _: jax.tree_util.keystr(path, simple=True, separator="/"), params
     )
     labels = jax.tree.map(
-        lambda path: "train" if re.fullmatch(trainable, path) else "freeze", paths
+        lambda path: "train" if schema.matches(trainable, path) else "freeze", paths
     )
     if "train" not in jax.tree.leaves(labels):
         raise InputError(

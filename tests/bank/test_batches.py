@@ -39,6 +39,17 @@ def test_plan_gives_every_image_once_an_epoch():
     np.testing.assert_array_equal(batches.plan(10, 3, 4, 2, 5).image_sb, plan.image_sb[:, :4])
 
 
+@pytest.mark.parametrize(
+    ("batch_size", "count", "size"),
+    [(64, 3, 64), (256, 3, 256), (65_536, 3, 256), (65_536, 3_000, 3_000), (512, 3_000, 512)],
+)
+def test_a_large_batch_is_not_filled_up_with_nothing(batch_size, count, size, view):
+    assert batches.plan(count, 1, batch_size, 1, seed=0).image_sb.shape[1] == size
+    if count == len(view):
+        (batch,) = batches.in_order(view, batch_size, devices.make_mesh())
+        assert batch["mask_b"].shape == (size,)
+
+
 @pytest.mark.parametrize(("count", "batch_size", "epochs"), [(0, 1, 1), (1, 0, 1), (1, 1, 0)])
 def test_a_plan_of_nothing_is_refused(count, batch_size, epochs):
     with pytest.raises(ValueError, match=f"no batch from {count} images, batch size {batch_size}"):

@@ -169,6 +169,28 @@ def test_dense_maps_too_large_for_16_bits_are_refused(settings, tiny_root, names
     assert bank.arrays["dense_bhwc"][:].max() > 1e5
 
 
+def test_the_cause_of_maps_and_features_that_are_not_finite_is_named(settings):
+    fine, nan, huge, zero = np.ones((1, 2)), np.full((1, 2), np.nan), np.full((1, 2), np.inf), 0
+    of_float32 = changed(settings, bank_dtype="float32")
+    weights = "the weights are damaged"
+    for dense, pooled, of, cause in (
+        (fine, fine, settings, None),
+        (huge, fine, settings, "do not fit float16: set config.bank_dtype=float32"),
+        (huge, fine, of_float32, weights),
+        (nan, fine, settings, weights),
+        (nan, fine, changed(settings, dtype="float16"), "fit float16: set config.dtype=float32"),
+        (fine, nan, settings, weights),
+        (fine, zero * fine, settings, weights),
+    ):
+        said = None
+        try:
+            store._check_finite(dense, pooled, of)
+        except InputError as error:
+            said = str(error)
+        assert said is None if cause is None else cause in said
+        assert "bank_dtype" not in (said or "") or cause != weights
+
+
 def test_a_full_disk_is_told_before_any_work(settings, model, tiny_root, names, monkeypatch):
     spec = store.bank_spec(settings, "digest", tiny_root, names, 2)
     store.check_space([spec, spec], model.config)

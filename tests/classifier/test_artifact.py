@@ -175,7 +175,7 @@ def test_the_card_has_front_matter_and_the_figures(folder_of, kept):
     }
     making = kept["safe"].making
     assert "# safe\n" in text
-    assert "4 classes apart: red, green, blue, dark grey. Made with safe_jax by SAFE" in text
+    assert "4 classes apart: red, green, blue, dark grey. Made with safe_jax by [SAFE](http" in text
     assert f"{making.val_accuracy:.2f} % of 8 validation images" in text
     assert f"Worse than zero-shot: {next(iter(making.worse))} (" in text
     assert 'SafeClassifier.load("safe")' in text

@@ -23,11 +23,13 @@ def test_best_takes_the_highest_accuracy_then_the_lowest_loss():
 @pytest.fixture
 def candidate(monkeypatch):
     """A function from accuracies and losses at three alphas to a candidate that has them."""
-    monkeypatch.setattr(choose_module, "evaluate", lambda method, *_: method)
+    monkeypatch.setattr(choose_module, "evaluate", lambda method, *_: method.measured)
 
-    def make(accuracy, loss, diverged=False):
+    def make(accuracy, loss, diverged=False, **declared):
         measured = Measured(np.array(accuracy, float), np.array(loss, float))
-        return types.SimpleNamespace(method=measured, params={}, context=None, diverged=diverged)
+        declared = {"tunes": True, "after": (), "label": "stub"} | declared
+        method = types.SimpleNamespace(measured=measured, **declared)
+        return types.SimpleNamespace(method=method, params={}, context=None, diverged=diverged)
 
     return make
 
@@ -48,6 +50,20 @@ def test_a_candidate_that_is_not_finite_is_not_chosen(candidate):
     assert (choice.candidate, choice.best_c) == (1, [None, 30, None])
     with pytest.raises(DivergedError, match="no finite logits: lower the learning rate"):
         choose([diverged, no_logits], GRID, "val", None)
+
+
+@pytest.mark.parametrize(
+    ("declared", "advice"),
+    [
+        ({"tunes": True}, "the tuned parameters .* lower the learning rate"),
+        ({"tunes": False, "after": ("safe",)}, "the tuned parameters .* lower the learning rate"),
+        ({"tunes": False}, "stub gives .* nothing was tuned: the weights, or the features .* are"),
+    ],
+)
+def test_what_is_not_finite_names_a_cause_that_can_be(candidate, declared, advice):
+    with pytest.raises(DivergedError, match=advice) as caught:
+        choose([candidate([9, 9, 9], [1, np.nan, 1], **declared)], GRID, "val", None)
+    assert ("learning rate" in str(caught.value)) == ("learning rate" in advice)
 
 
 def test_without_validation_images_or_a_choice_the_first_is_taken(candidate):

@@ -4,6 +4,7 @@ import importlib.metadata
 import logging
 
 import jax
+import numpy as np
 import pytest
 
 from safe_jax.commands import COMMANDS
@@ -51,7 +52,15 @@ def test_an_unknown_command_gets_a_near_one(name, hint):
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("predict", "m", "1.jpg", "--top", "0"), "--top: at least 1 is expected, not 0"),
+        (
+            ("predict", "m", "1.jpg", "--top", "0"),
+            "--top: a whole number of at least 1 is expected, not 0",
+        ),
+        (
+            ("fit", "photos", "--shots", "few"),
+            "--shots: a whole number of at least 1 is expected, not f",
+        ),
+        (("fit", "photos", "--learning-rates", "x"), "numbers are expected, as 0.1,0.01, not x"),
         (("predict", "m", "1.jpg", "--threshold", "2"), "a number from 0 to 1 is expected, not 2"),
         (("fit", "photos"), "the following arguments are required: --output"),
         (("fit", "photos", "--output", "m", "--method", "saf"), "invalid choice: 'saf'"),
@@ -73,6 +82,17 @@ def test_an_interrupted_command_says_so(monkeypatch):
     code, out, err = in_process.safe_jax("check")
     assert (code, out) == (130, "")
     assert err == "interrupted: nothing was written; the same command begins again\n"
+
+
+def test_want_of_memory_has_one_line(monkeypatch):
+    def greedy(argv):
+        np.empty(10**15)
+
+    monkeypatch.setattr("safe_jax.commands.check.main", greedy)
+    code, out, err = in_process.safe_jax("check")
+    assert (code, out) == (1, "")
+    assert err.startswith("error: the memory does not suffice (Unable to allocate 7.11 PiB")
+    assert err.count("\n") == 1
 
 
 def test_a_mistake_of_the_package_keeps_its_traceback(monkeypatch):

@@ -114,7 +114,7 @@ def test_unreadable_images_are_left_out_and_counted(bench, fitted, tmp_path):
     file = tmp_path / "evaluation.json"
     ended = bench.safe_jax("evaluate", fitted.folder, tmp_path / "x", "--output", file)
     assert ended.code == 1
-    assert ended.err == "error: 1 images could not be read; the others count\n"
+    assert ended.err == "error: 1 image could not be read; the others count\n"
     found = json.loads(file.read_text())
     assert (found["count"], found["unreadable"][0][0]) == (23, "red/test_00.jpg")
     assert "1 image could not be read and was left out" in ended.out

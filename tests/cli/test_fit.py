@@ -42,7 +42,7 @@ def test_the_classifier_and_what_is_said_of_it(fitted):
     assert making["val_accuracy"] > making["val_accuracy_zero_shot"] == 25
     assert out.endswith(f"classifier: {fitted.folder}\n")
     # A CLIP of random weights: zero-shot is at chance, which whoever uses it should know.
-    said = "these weights do not know these classes, as far as 48 images tell: zero-shot is right"
+    said = "these weights do not know these classes, as far as 48 images can tell: zero-shot is"
     assert said in err
     assert making["notes"] == [note for note in making["notes"] if said in note] != []
     assert said in (fitted.folder / "README.md").read_text()
@@ -80,7 +80,7 @@ def of_awkward(bench, awkward, tmp_path_factory):
 
 def test_unreadable_images_are_left_out_and_listed(of_awkward):
     _, ended = of_awkward
-    at = ended.err.index("2 images cannot be used and are left out:")
+    at = ended.err.index("2 images cannot be used, and will be left out:")
     listed = ended.err[at:].splitlines()[1:3]
     assert listed[0] == "  absent.jpg: missing"
     assert listed[1].startswith("  cut.jpg: cannot be decoded: ")
@@ -146,7 +146,7 @@ def test_an_existing_output_is_refused_before_any_work(bench, tmp_path, monkeypa
     for output, said in {
         tmp_path / "there": "there exists already: remove it, or choose another folder",
         tmp_path / "file": "file exists already",
-        tmp_path / "file" / "below": "file is no folder that can be written to",
+        tmp_path / "file" / "below": "file is no folder; name another",
         "gs://bucket/pets": "gs://bucket/pets: a path on a disk is expected",
     }.items():
         code, out, err = bench.fit(bench.photos, output)
@@ -161,7 +161,8 @@ def test_an_existing_output_is_refused_before_any_work(bench, tmp_path, monkeypa
     ("arguments", "said"),
     [
         (("--seed", -1), "--seed=-1: at least 0"),
-        (("--learning-rates", "1,1"), "different values are expected"),
+        (("--learning-rates", "1,1"), "--learning-rates=(1.0, 1.0): different values are expected"),
+        (("--learning-rates", "1,-1"), "--learning-rates[1]=-1.0: at least 0 and"),
         (("--learning-rates", "1e30"), "no finite logits: lower the learning rate"),
         (("--template", "a photo"), "template 'a photo': one {} is expected"),
         (("--template", "{}" + " very" * 90), "shorten the class name or the template"),
@@ -176,6 +177,8 @@ def test_a_mistake_in_arguments_has_one_line(bench, tmp_path, arguments, said):
     assert err.splitlines()[-1].startswith("error: ")
     assert said in err.splitlines()[-1]
     assert not any(tmp_path.iterdir())
+    tuning = bench.cache / "tuning"
+    assert not [path for path in tuning.glob("*") if path.is_dir()]  # what diverged is not resumed
 
 
 @pytest.mark.parametrize(
@@ -185,10 +188,10 @@ def test_a_mistake_in_arguments_has_one_line(bench, tmp_path, arguments, said):
         ("path,label\n{red},a\n{red},b\n", "lists 1 images more than once"),
         (
             "path,label\n{red},a\n{blue},b\nabsent.jpg,c\n",
-            "1 classes have no training image that can",
+            "no usable training image of 1 class:",
         ),
-        ("path,label,split\n{red},a,val\n{blue},b,val\n", "2 classes have no training image"),
-        ("path,label,split\n{red},a,test\n{blue},b,test\n", "2 classes have no training image"),
+        ("path,label,split\n{red},a,val\n{blue},b,val\n", "no training image of 2 classes"),
+        ("path,label,split\n{red},a,test\n{blue},b,test\n", "no training image of 2 classes"),
         ("path,label,split\n{red},a,\n{copy},b,\n", "are the same picture, labelled 'a' and 'b'"),
         ("file,label\n{red},a\n", "missing: path"),
     ],

@@ -52,3 +52,31 @@ def test_load_says_how_to_get_weights(tmp_path):
 def test_load_refuses_a_checkpoint_that_is_not_converted(checkpoint):
     with pytest.raises(InputError, match=r"in\.pt is a file: convert it, `python tools/convert_"):
         clip.load(checkpoint)
+
+
+IMAGE, TOKENS = np.zeros((64, 64, 3), np.float32), np.zeros(77, np.int32)
+
+
+@pytest.mark.parametrize(
+    ("function", "given", "message"),
+    [
+        ("encode_image", IMAGE, r"\(b, 64, 64, 3\) are .* not \(64, 64, 3\): image\[None\] makes"),
+        ("encode_image", IMAGE[None].transpose(0, 3, 1, 2), r"not \(1, 3, 64, 64\)$"),
+        ("encode_image", IMAGE[None, :32, :32], r"not \(1, 32, 32, 3\)$"),
+        (
+            "dense_features",
+            IMAGE[None].astype(np.uint8),
+            r"float32 images are .*, not uint8: clip\.",
+        ),
+        (
+            "encode_text",
+            "a cat",
+            r"tokens of shape \(b, 77\) are expected, not \(\): clip\.tokenize",
+        ),
+        ("encode_text", TOKENS, r"not \(77,\)"),
+        ("encode_text", TOKENS.reshape(1, 77).repeat(2, 1), r"not \(1, 154\)"),
+    ],
+)
+def test_arrays_of_another_shape_or_kind_are_refused_by_name(model, function, given, message):
+    with pytest.raises(ValueError, match=message):
+        getattr(model, function)(given)

@@ -126,7 +126,6 @@ def test_the_command_in_a_process_of_its_own(root):
     assert process.stderr == f"error: caltech101 is not in {root}; see config.data_root\n"
 
 
-@pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")  # of config files
 def test_data_sets_of_a_config(root, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(ROOT)
 

@@ -27,6 +27,8 @@ def test_settings_of_a_config_are_typed():
     assert (settings.dataset, settings.templates) == ("dtd", ("a {}.",))
     with pytest.raises(InputError, match=r"config\.dataset=3: a text is expected"):
         datasets.read_settings(dict(config, dataset=3))
+    with pytest.raises(InputError, match=r"^config\.dataset is missing \(and \d+ more\): a"):
+        datasets.read_settings({"shots": (1,)})
 
 
 def test_layouts_say_how_they_are_read():

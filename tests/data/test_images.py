@@ -132,6 +132,9 @@ def test_preprocess_takes_any_whole_number_and_refuses_deep_modes():
             clip.preprocess(image.convert("L").convert("I").convert(mode), 32)
     with pytest.raises(InputError, match="an image of mode La, which"):
         clip.preprocess(image.convert("LA").convert("La"), 32)
+    for other in ("cat.jpg", np.zeros((40, 61, 3), np.uint8), None):
+        with pytest.raises(TypeError, match=r"a PIL\.Image\.Image is expected, not "):
+            clip.preprocess(other, 32)
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.int32, np.float32, np.float64])

@@ -162,7 +162,8 @@ def test_what_is_not_fitted_says_so(make, pictures, tmp_path):
     ("given", "message"),
     [
         ({"method": "magic"}, f"method='magic': one of {', '.join(METHODS)} is expected"),
-        ({"shots": 0}, "shots=0: at least 1 is expected"),
+        ({"shots": 0}, "shots=0: at least 1 and at most 1000000 is expected"),
+        ({"templates": ()}, "templates=(): at least one value is expected"),
         ({"weights": "absent"}, "absent: no such directory of converted weights"),
     ],
 )

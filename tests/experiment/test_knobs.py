@@ -6,7 +6,7 @@ import pathlib
 import re
 
 import pytest
-from ml_collections import ConfigDict
+from ml_collections import ConfigDict, config_dict
 
 from configs import ablations, default, digits, imagenet
 from safe_jax.data import datasets
@@ -202,19 +202,19 @@ MISTAKES = [
         "config.weight_decays[1]=nan: a finite number is expected",
     ),
     # Bounds.
-    ({"epochs": 0}, "config.epochs=0: at least 1 is expected"),
-    ({"batch_size": 0}, "config.batch_size=0: at least 1 is expected"),
-    ({"workers": -1}, "config.workers=-1: at least 0 is expected"),
-    ({"alpha_grid_size": 1}, "config.alpha_grid_size=1: at least 2 is expected"),
-    ({"learning_rate": -1e-3}, "config.learning_rate=-0.001: at least 0 is expected"),
-    ({"warmup_epochs": -0.5}, "config.warmup_epochs=-0.5: at least 0 is expected"),
+    ({"epochs": 0}, "config.epochs=0: at least 1 and at most 10000 is expected"),
+    ({"batch_size": 0}, "config.batch_size=0: at least 1 and at most 65536 is expected"),
+    ({"workers": -1}, "config.workers=-1: at least 0 and at most 1024 is expected"),
+    ({"alpha_grid_size": 1}, "config.alpha_grid_size=1: at least 2 and at most 1001 is expected"),
+    ({"learning_rate": -1e-3}, "config.learning_rate=-0.001: at least 0 and at most 1e+30 is"),
+    ({"warmup_epochs": -0.5}, "config.warmup_epochs=-0.5: at least 0 and at most 10000 is"),
     ({"alpha": 1.5}, "config.alpha=1.5: at least 0 and at most 1 is expected"),
     ({"train_alpha": 0.0}, "config.train_alpha=0.0: above 0 and at most 1 is expected"),
     ({"b2": 1.0}, "config.b2=1.0: at least 0 and below 1 is expected"),
-    ({"shots": (4, 0)}, "config.shots[1]=0: at least 1 is expected"),
+    ({"shots": (4, 0)}, "config.shots[1]=0: at least 1 and at most 1000000 is expected"),
     ({"seeds": (-1,)}, "config.seeds[0]=-1: at least 0 and at most 4294967295 is expected"),
     ({"seeds": (2**32,)}, "config.seeds[0]=4294967296: at least 0 and at most 4294967295 is"),
-    ({"learning_rates": (-1.0,)}, "config.learning_rates[0]=-1.0: at least 0 is expected"),
+    ({"learning_rates": (-1.0,)}, "config.learning_rates[0]=-1.0: at least 0 and at most 1e+30"),
     ({"crop_scale": (0.9, 0.8)}, "config.crop_scale=(0.9, 0.8): 0 < low <= high <= 1 is expected"),
     ({"crop_scale": (0.9,)}, "config.crop_scale[1] is missing"),
     # Values that are not among those that there are.
@@ -230,27 +230,37 @@ MISTAKES = [
     ({"shots": ()}, "config.shots=(): at least one value is expected"),
     ({"seeds": ()}, "config.seeds=(): at least one value is expected"),
     ({"methods": ()}, "config.methods=(): at least one value is expected"),
+    ({"methods": None}, "config.methods=None: a list is expected"),
+    ({"methods": ("safe", 5)}, "config.methods[1]=5: a text is expected"),
+    ({"methods": (("safe",),)}, "config.methods[0]=('safe',): a text is expected"),
+    ({"shots": ((1, 2),)}, "config.shots[0]=(1, 2): a whole number is expected"),
+    ({"seeds": (None,)}, "config.seeds[0]=None: a whole number is expected"),
     ({"methods": (" , ",)}, "config.methods=(): at least one value is expected"),
     ({"methods": ("safe", "safe")}, "config.methods=('safe', 'safe'): different values are"),
     ({"seeds": (1, 2, 1)}, "config.seeds=(1, 2, 1): different values are expected"),
     ({"learning_rates": (0.1, 0.1)}, "config.learning_rates=(0.1, 0.1): different values are"),
     # Texts.
     ({"trainable": "("}, "config.trainable='(': a regular expression is expected (missing ),"),
+    ({"trainable": "(a+)+\\1"}, "config.trainable='(a+)+\\\\1': a regular expression without"),
+    ({"trainable": "(?!x).*"}, "config.trainable='(?!x).*': a regular expression without look"),
+    ({"trainable": "a{9999}" * 99}, "config.trainable='a{9999}a{9999}"),
+    ({"trainable": "a{99999999999}"}, "config.trainable='a{99999999999}': a regular expression is"),
+    ({"data_root": "a\0b"}, "config.data_root='a\\x00b': a text without NUL is expected"),
     ({"weights": " "}, "config.weights=' ': a text that is not blank is expected"),
     ({"weights": "RN\udcff"}, "config.weights='RN\\udcff': valid UTF-8 is expected"),
     ({"methods": ("\udcff",)}, "config.methods[0]='\\udcff': valid UTF-8 is expected"),
     ({"templates": ("a \ud800 {}.",)}, "config.templates[0]='a \\ud800 {}.': valid UTF-8 is"),
     # Knobs of a method.
-    ({"tip_adapter.a_steps": 0}, "config.tip_adapter.a_steps=0: at least 1 is expected"),
-    ({"tip_adapter.a": -1.0}, "config.tip_adapter.a=-1.0: at least 0 is expected"),
-    ({"tip_adapter_f.epochs": -1}, "config.tip_adapter_f.epochs=-1: at least 0 is expected"),
+    ({"tip_adapter.a_steps": 0}, "config.tip_adapter.a_steps=0: at least 1 and at most 1000 is"),
+    ({"tip_adapter.a": -1.0}, "config.tip_adapter.a=-1.0: at least 0 and at most 1000 is"),
+    ({"tip_adapter_f.epochs": -1}, "config.tip_adapter_f.epochs=-1: at least 0 and at most 10000"),
     ({"prolip.trainable": "("}, "config.prolip.trainable='(': a regular expression is expected"),
-    ({"prolip.epochs": 0}, "config.prolip.epochs=0: at least 1 is expected"),
-    ({"linear_probe.batch_size": 0}, "config.linear_probe.batch_size=0: at least 1 is expected"),
-    ({"partial.epochs": 0}, "config.partial.epochs=0: at least 1 is expected"),
+    ({"prolip.epochs": 0}, "config.prolip.epochs=0: at least 1 and at most 10000 is"),
+    ({"linear_probe.batch_size": 0}, "config.linear_probe.batch_size=0: at least 1 and at most"),
+    ({"partial.epochs": 0}, "config.partial.epochs=0: at least 1 and at most 10000 is"),
     ({"clip_adapter.ratio": 3.0}, "config.clip_adapter.ratio=3.0: at least 0 and at most 1 is"),
     ({"clip_adapter.ratio": -1.0}, "config.clip_adapter.ratio=-1.0: at least 0 and at most 1 is"),
-    ({"clip_adapter.reduction": 0}, "config.clip_adapter.reduction=0: at least 1 is expected"),
+    ({"clip_adapter.reduction": 0}, "config.clip_adapter.reduction=0: at least 1 and at most"),
     # Knobs that do not fit together.
     (
         {"methods": ("safe", "prolip"), "features": "online"},
@@ -289,6 +299,51 @@ def test_a_mistake_has_one_line(mistake, message):
     assert len(str(caught.value).splitlines()) == 1
 
 
+NUMBERS = [
+    (f"{group}.{knob}" if group else knob, type(value))
+    for group, values in {"": DEFAULTS, **DEFAULTS}.items()
+    if isinstance(values, dict)
+    for knob, value in values.items()
+    if type(value) in (int, float)
+]
+
+
+@pytest.mark.parametrize(("path", "kind"), NUMBERS, ids=[path for path, _ in NUMBERS])
+def test_every_number_has_a_greatest_value(path, kind):
+    huge = 10**15 if kind is int else 1e300
+    with pytest.raises(InputError, match=rf"^config\.{path}=1.*: .*(at most|below) ") as caught:
+        knobs.read(changed(**{path: huge}))
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_the_longest_of_numbers_has_one_line():
+    values = default.get_config().to_dict() | {"seeds": (10**5000,)}
+    with pytest.raises(InputError, match=r"^config\.seeds\[0\]=a huge int: at least 0 and at most"):
+        knobs.read(ConfigDict(values))
+
+
+@pytest.mark.parametrize("missing", ["shots", "methods", "prolip", "prolip.epochs"])
+def test_a_config_without_a_knob_is_refused(missing):
+    config = default.get_config().unlock()
+    group, _, knob = missing.rpartition(".")
+    del (config[group] if group else config)[knob]
+    with pytest.raises(InputError, match=rf"^config\.{missing} is missing: a config is `default"):
+        knobs.read(config)
+
+
+@pytest.mark.parametrize("given", [None, {}, DEFAULTS])
+def test_what_is_no_config_is_refused(given):
+    with pytest.raises(InputError, match=r"^a ConfigDict is expected as config, not a (dict|None)"):
+        knobs.read(given)
+
+
+def test_a_knob_without_a_value_is_refused():
+    config = default.get_config().unlock()
+    config.epochs = config_dict.required_placeholder(int)
+    with pytest.raises(InputError, match="has no value yet"):
+        knobs.read(config)
+
+
 def test_an_unknown_knob_is_refused():
     values = default.get_config().to_dict()
     values["prolip"]["lambda"] = 1.0
@@ -316,6 +371,10 @@ def test_help_has_a_line_for_every_knob():
     assert (
         "config.blend = 'feature' (feature, unit or logit): where pools are blended; "
         "methods/safe.py has the formulas" in lines
+    )
+    assert (
+        "config.shots = (1, 2, 4, 8, 16) (each at least 1 and at most 1000000): "
+        "labelled images a class" in lines
     )
     assert not [line for line in lines if line.endswith(": ")]  # each has a meaning
 

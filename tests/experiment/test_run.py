@@ -59,10 +59,8 @@ def test_data_sets_take_turns_and_have_a_mean(root, tiny_root, tmp_path):
     by_seed = [sum(accuracy[name, "safe", seed] for name in NAMES) / 2 for seed in (1, 2)]
     assert mean.splitlines()[3].startswith("SAFE ")
     assert f"{sum(by_seed) / 2:.2f}" in mean.splitlines()[3]
-    # Published figures stand beside their own data set, with their protocol.
-    assert second.splitlines()[-2].split()[-1] == "53.72"
-    assert "the epoch picked on test" in second.splitlines()[-1]
-    assert "published" not in mean
+    # Other images and weights than those of the published figures, under the same names.
+    assert "published" not in first + second + mean
 
 
 def test_every_data_set_is_read_before_any_work(root, tiny_root, tmp_path):

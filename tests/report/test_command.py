@@ -86,7 +86,8 @@ def test_missing_directories_and_broken_configs_are_one_line(tmp_path, capsys):
     absent, config = tmp_path / "absent", run / "configs" / "c0ffee.json"
     message = f"error: {absent}: no such directory; name the --workdir of a run\n"
     assert error(absent) == message
-    assert "No such file or directory" in error(run, "--output", absent / "page.html")
+    nowhere = error(run, "--output", absent / "page.html")
+    assert "no such file or directory; name one that is there" in nowhere
     config.write_text("[")
     found = error(run)
     assert found.startswith(f"error: {config} is not JSON: ")

@@ -4,7 +4,7 @@ import re
 
 from safe_jax.experiment.results import Results
 from safe_jax.report import page, published, runs
-from tests.fake_run import GAIN, example, put, rows
+from tests.fake_run import GAIN, PETS, example, put, rows
 
 
 def render(*directories):
@@ -23,6 +23,13 @@ def test_the_page_names_another_protocol(tmp_path):
     html = render(put(tmp_path / "run", rows(protocol="tip_adapter")))
     assert "Tip-Adapter&#39;s protocol: the full validation set, one seed" in html
     assert "<dt>selection</dt><dd>chosen on min(shots, 4) validation images a class; Tip" in html
+
+
+def test_seconds_that_two_methods_have_are_told(tmp_path):
+    found = rows()
+    found += [row | {"method": "safe_a"} for row in found if row["method"] == "safe"]
+    html = render(put(tmp_path / "run", found))
+    assert "Those of SAFE-A have those of SAFE in them: do not add them up." in html
 
 
 def test_chosen_learning_rates_are_listed(tmp_path):
@@ -51,7 +58,7 @@ def test_the_page_has_the_numbers(tmp_path):
     assert "<span>mean of 3 seeds</span>" in html
     assert cells(html, "alpha, by seed") == ["0.50, 0.50, 0.50"] * 2
     assert cells(html, "SAFE", "Mean seconds") == ["1.50", "1.50"]
-    assert "18.0 s in all" in html
+    assert "do not add them up" not in html
     assert cells(html, "epochs") == ["50"]
     assert cells(html, "shots", "All 2 knobs") == ["[1, 2]"]
     facts = re.findall(r"<dt>(.*?)</dt><dd>(.*?)</dd>", html[: html.index("</dl>")])
@@ -210,17 +217,17 @@ def test_zero_shot_alone_is_a_page(tmp_path):
 
 
 def test_published_figures_name_their_protocol(tmp_path):
-    released = render(put(tmp_path / "a", rows(dataset="oxford_pets")))
-    others = render(put(tmp_path / "b", rows(dataset="oxford_pets", weights="mine@1234")))
-    for html in (released, others):
-        assert cells(html, "zero-shot, published") == ["85.83", "85.83"]
-        assert cells(html, "Tip-Adapter-F, published") == ["87.00", "87.03"]
-        assert f"s protocol is not ours: {published.PROTOCOL}." in html
-    assert "The weights here are others" in others
-    assert "The weights here are others" not in released
-    assert ('class="dashed"' in released, 'class="dashed"' in others) == (True, False)
-    validation = render(put(tmp_path / "c", rows(dataset="oxford_pets", split="val")))
-    assert "Tip-Adapter-F" not in validation
+    released = put(tmp_path / "released", rows(**PETS))
+    html = render(released)
+    assert cells(html, "zero-shot, published") == ["85.83", "85.83"]
+    assert cells(html, "Tip-Adapter-F, published") == ["87.00", "87.03"]
+    assert f"s protocol is not ours: {published.PROTOCOL}." in html
+    assert 'class="dashed"' in html
+    # Weights of the same name, as another file gave them; alone and beside the released ones.
+    others = put(tmp_path / "others", rows(**PETS | {"released": None, "config_hash": "beef"}))
+    for html in (render(others), render(others, released).partition("One by one")[0]):
+        assert "Tip-Adapter-F" not in html
+        assert 'class="dashed"' not in html
 
 
 def test_several_directories_are_compared(tmp_path):

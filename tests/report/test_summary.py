@@ -5,7 +5,7 @@ import pytest
 from safe_jax import report
 from safe_jax.methods.catalogue import METHODS
 from safe_jax.report import summary
-from tests.fake_run import parsed, rows
+from tests.fake_run import NOT_PETS, PETS, parsed, rows
 
 
 def test_the_table_has_means_standard_deviations_and_protocol():
@@ -68,7 +68,7 @@ def test_data_sets_have_a_table_each_then_transfers_and_a_mean():
 
 
 def test_published_figures_stand_in_the_table_of_test_images():
-    lines = report.table(parsed(rows(dataset="oxford_pets"))).splitlines()
+    lines = report.table(parsed(rows(**PETS))).splitlines()
     assert [line.split() for line in lines[4:6]] == [
         ["zero-shot,", "published", "85.83", "85.83"],
         ["Tip-Adapter-F,", "published", "87.00", "87.03"],
@@ -77,7 +77,20 @@ def test_published_figures_stand_in_the_table_of_test_images():
         "(published: RN50; Tip-Adapter-F: one seed; the full validation set, on ImageNet the test "
         "images; the epoch picked on test)"
     )
-    assert "published" not in report.table(parsed(rows(dataset="oxford_pets", split="val")))
+
+
+@pytest.mark.parametrize(
+    ("classes", "images", "is_told"),
+    [(3, 999, False), (2, 999, True), (3, 4, True), (None, 4, False)],
+)
+def test_zero_shot_no_better_than_chance_is_told(classes, images, is_told):
+    said = report.table(parsed(rows(classes=classes, eval_images=images)))  # 40 % are right
+    assert ("these weights do not know these classes, as far as" in said) == is_told
+
+
+@pytest.mark.parametrize("other", NOT_PETS, ids=str)
+def test_published_figures_do_not_stand_beside_other_images_or_weights(other):
+    assert "published" not in report.table(parsed(rows(**PETS | other)))
 
 
 @pytest.mark.parametrize(

@@ -169,6 +169,7 @@ def test_hosts_that_die_or_stop_go_on_together(done, tiny_root, tmp_path):
     [
         ((True, "somewhere:1", 2, 0), "--distributed finds the other hosts by itself"),
         ((False, "somewhere:1", None, 0), "belong together"),
+        ((False, "somewhere", 2, 0), "--coordinator=somewhere: HOST:PORT is expected"),
         ((False, "somewhere:1", 2, 2), "do not find each other"),
     ],
 )

@@ -1,6 +1,7 @@
 """Files and folders that appear whole or not at all, and locks between processes."""
 
 import os
+import re
 import stat
 import subprocess
 import sys
@@ -8,7 +9,10 @@ import threading
 
 import pytest
 
+from configs import default
+from safe_jax.experiment import run as experiment
 from safe_jax.runtime import paths
+from safe_jax.runtime.errors import InputError
 
 
 @pytest.fixture
@@ -200,3 +204,48 @@ def test_a_lock_waits_for_the_process_that_holds_it_and_goes_with_it(tmp_path):
         holder.kill()
         assert acquired.wait(30)
         waiting.join()
+
+
+@pytest.mark.parametrize(
+    ("given", "what"),
+    [
+        ("file", "file is no folder"),
+        ("file/below", "file is no folder"),
+        ("loop", "loop is a link that leads nowhere"),
+        ("loop/below/it", "loop is a link that leads nowhere"),
+        ("dangling", "dangling is a link that leads nowhere"),
+        ("read-only", "read-only is no folder that can be written to"),
+        ("read-only/below", "read-only is no folder that can be written to"),
+    ],
+)
+def test_a_folder_that_cannot_be_made_is_named_with_its_knob(tmp_path, monkeypatch, given, what):
+    (tmp_path / "file").write_bytes(b"kept")
+    (tmp_path / "loop").symlink_to("loop")
+    (tmp_path / "dangling").symlink_to("absent")
+    (tmp_path / "read-only").mkdir()
+    # Permissions do not bind the superuser, whom tests may run as.
+    monkeypatch.setattr(os, "access", lambda path, mode: path.name != "read-only")
+    folder = tmp_path / given
+    message = f"--workdir={folder}: {tmp_path}/{what}; name another"
+    with pytest.raises(InputError, match=f"^{re.escape(message)}$"):
+        experiment.run(default.get_config(), folder)
+    if given != "read-only":
+        with pytest.raises(InputError, match=r"^config\.cache_dir="):
+            paths.cache(folder)
+    assert (tmp_path / "file").read_bytes() == b"kept"
+    assert os.listdir(tmp_path / "read-only") == []
+
+
+def test_a_path_with_nul_is_refused():
+    for read in (paths.parse, paths.cache):
+        with pytest.raises(InputError, match=r"^'a\\x00b': a path without NUL is expected$"):
+            read("a\0b")
+
+
+def test_folders_that_are_there_or_can_be_made_are_taken(tmp_path):
+    (tmp_path / "there").mkdir()
+    (tmp_path / "link").symlink_to("there")
+    for given in ("there", "link", "link/below", "new/below/it"):
+        paths.check_writable(tmp_path / given)
+        assert paths.cache(tmp_path / given) == tmp_path / given
+    assert sorted(os.listdir(tmp_path)) == ["link", "there"]
