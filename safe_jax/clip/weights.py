@@ -22,7 +22,7 @@ from orbax.checkpoint import v1 as ocp
 from safe_jax.clip import table
 from safe_jax.clip.config import Activation, CLIPConfig
 from safe_jax.clip.model import CLIP, ImageTower
-from safe_jax.runtime import paths, schema
+from safe_jax.runtime import orbax_calls, paths, schema
 from safe_jax.runtime.errors import InputError, listing
 
 _TOWER = "visual", "attnpool"
@@ -234,7 +234,14 @@ def save(
     extras = extras or TorchExtras()
     metadata = Metadata(clip=config, digest=digest(leaves, config), **dict(extras))
     tree: Any = {name.replace("/", "."): np.asarray(x) for name, x in leaves.items()}
-    ocp.save(path, tree, custom_metadata=metadata.model_dump(mode="json"))
+    size = sum(x.nbytes for x in tree.values())
+    paths.check_room(path.parent, size, "the weights", "choose another destination")
+    content = metadata.model_dump(mode="json")
+    try:
+        with orbax_calls.unfinished_removed(path.parent, path.name):
+            orbax_calls.attempt(lambda: ocp.save(path, tree, custom_metadata=content))
+    except orbax_calls.FailedError as error:
+        raise InputError(f"{path} cannot be written: {error}") from None
 
 
 def read_metadata(directory: epath.PathLike) -> Metadata:
@@ -243,20 +250,24 @@ def read_metadata(directory: epath.PathLike) -> Metadata:
     Raises `InputError` where there is no such directory, where it is incomplete, and for a value
     that is not allowed.
     """
-    path = _absolute(directory)
+    return _read_metadata(_absolute(directory))[0]
+
+
+def _read_metadata(path: Any) -> tuple[Metadata, dict[str, Any]]:
+    """The metadata, and the shape and type of every array that is there."""
     foreign = InputError(
         f"{path} holds no converted weights: make them with "
         f"`python tools/convert_torch_weights.py CHECKPOINT {path}`"
     )
     try:
-        found: Any = ocp.metadata(path)
-    except Exception as error:  # Orbax raises many kinds for a folder that is no checkpoint
-        raise foreign from error
+        found: Any = orbax_calls.attempt(lambda: ocp.metadata(path))
+    except orbax_calls.FailedError:
+        raise foreign from None
     if "clip" not in (found.custom_metadata or {}):
         raise foreign
     if found.metadata is None:
         raise InputError(f"{path} is incomplete: remove it and convert the weights again")
-    return schema.check(Metadata, dict(found.custom_metadata), f"{path}: ")
+    return schema.check(Metadata, dict(found.custom_metadata), f"{path}: "), found.metadata
 
 
 def load(
@@ -268,24 +279,22 @@ def load(
 
     Raises `InputError` where the arrays are not those that were saved.
     """
-    metadata = read_metadata(directory)
+    path = _absolute(directory)
+    metadata, found = _read_metadata(path)
     model = abstract_model(metadata.clip, dtype)
     sharding = sharding or jax.sharding.SingleDeviceSharding(jax.devices()[0])
     abstract: Any = {
         path.replace("/", "."): jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)
         for path, x in flatten(model).items()
     }
+    damaged = f"{path} is damaged%s: remove it and convert the weights again"
+    if {k: x.shape for k, x in abstract.items()} != {k: x.shape for k, x in found.items()}:
+        raise InputError(damaged % ", its arrays are not those of its metadata")
     try:
-        tree: Any = ocp.load(_absolute(directory), abstract)
-    except Exception as error:  # Orbax raises many kinds for damaged files
-        reason = (str(error).strip() or repr(error)).splitlines()[0]
-        raise InputError(
-            f"{directory} is damaged: remove it and convert the weights again ({reason})"
-        ) from error
+        tree: Any = orbax_calls.attempt(lambda: ocp.load(path, abstract))
+    except orbax_calls.FailedError as error:
+        raise InputError(damaged % f" ({error})") from None
     leaves = {path.replace(".", "/"): x for path, x in tree.items()}
     if digest(leaves, metadata.clip) != metadata.digest:
-        raise InputError(
-            f"{directory} is damaged, its arrays are not those that were saved: remove it and "
-            "convert the weights again"
-        )
+        raise InputError(damaged % ", its arrays are not those that were saved")
     return nnx.merge(nnx.graphdef(model), unflatten(leaves))

@@ -7,6 +7,7 @@ Paths on a disk are `pathlib.Path`s, paths in a bucket are etils'. Both have `/`
 
 import concurrent.futures
 import contextlib
+import errno
 import hashlib
 import itertools
 import os
@@ -150,21 +151,22 @@ def write(file: Path, content: bytes | BinaryIO, durable: bool = True) -> None:
     if durable:
         _remove_stale(file)
     temporary = _temporary(file)
-    # Mode x fails if anything is there, even a link; what is there must then not be removed.
-    opened = open(temporary, "xb")  # noqa: SIM115
-    try:
-        with opened:
-            if isinstance(content, bytes):
-                opened.write(content)
-            else:
-                shutil.copyfileobj(content, opened)
-            if durable:
-                opened.flush()
-                os.fsync(opened.fileno())
-        temporary.replace(file)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+    with full_disk_told(file):
+        # Mode x fails if anything is there, even a link; what is there must then not be removed.
+        opened = open(temporary, "xb")  # noqa: SIM115
+        try:
+            with opened:
+                if isinstance(content, bytes):
+                    opened.write(content)
+                else:
+                    shutil.copyfileobj(content, opened)
+                if durable:
+                    opened.flush()
+                    os.fsync(opened.fileno())
+            temporary.replace(file)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
 
 
 def check_writable(folder: pathlib.Path) -> None:
@@ -174,6 +176,42 @@ def check_writable(folder: pathlib.Path) -> None:
         existing = existing.parent
     if not existing.is_dir() or not os.access(existing, os.W_OK):
         raise InputError(f"{folder}: {existing} is no folder that can be written to")
+
+
+def check_room(folder: Path, needed: int, what: str, instead: str) -> None:
+    """Raises `InputError` if the disk of a folder, which exists, has less than `needed` bytes.
+
+    Args:
+        what: is to be written, in the plural.
+        instead: what the user may do, but for making room.
+    """
+    if is_remote(folder):
+        return
+    if needed > (free := shutil.disk_usage(folder).free):
+        raise InputError(
+            f"{what} take {_gigabytes(needed)}, but {folder} has {_gigabytes(free)} free: make "
+            f"room, or {instead}"
+        )
+
+
+def _gigabytes(size: int) -> str:
+    return f"{size / 1e9:.1f} GB" if size >= 1e8 else f"{size / 1e6:.1f} MB"
+
+
+@contextlib.contextmanager
+def full_disk_told(file: object, instead: str = "choose another folder") -> Iterator[None]:
+    """Raises `InputError`, which names the file, where the block finds its disk full.
+
+    The system's own message names no file, and nothing to do.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise InputError(
+            f"{file} cannot be written, no space is left on its disk: make room, or {instead}"
+        ) from error
 
 
 @contextlib.contextmanager
@@ -228,8 +266,10 @@ def _is_alive(process: int) -> bool:
 
 
 def remove_folder(folder: Path) -> None:
-    """Removes a folder and its contents, if it exists."""
+    """Removes a folder and its contents, if it exists, or a file in its place."""
     if isinstance(folder, pathlib.Path):
+        if folder.is_file() or folder.is_symlink():
+            folder.unlink()
         shutil.rmtree(folder, ignore_errors=True)
     else:
         folder.rmtree(missing_ok=True)

@@ -9,16 +9,16 @@ import pathlib
 import signal
 import threading
 from collections.abc import Callable, Iterator
-from typing import Any, Protocol
+from typing import Protocol
 
 import jax
 import numpy as np
 import tqdm
-from orbax.checkpoint import v1 as ocp
 
 from safe_jax.methods.contract import Batch
 from safe_jax.runtime import devices, hosts
 from safe_jax.runtime.errors import InputError
+from safe_jax.tuning.states import States
 from safe_jax.tuning.train import TrainState
 
 log = logging.getLogger(__name__)
@@ -49,17 +49,14 @@ def run_steps(
     state is saved.
     """
     losses = np.full((total_steps, *state.step.shape), np.nan, np.float32)
-    first = 0
     with (
         _signals_noticed() as signals,
-        _open_checkpoints(folder, every) as checkpoints,
+        States(folder, every) as states,
         _Progress(total_steps) as progress,
     ):
-        if checkpoints.latest is not None:
-            abstract = {"state": jax.tree.map(_abstract, state), "losses": losses}
-            restored = checkpoints.load(checkpoints.latest, abstract)
-            state, losses = restored["state"], restored["losses"]
-            first = checkpoints.latest.step
+        content, first = states.restore({"state": state, "losses": losses})
+        state, losses = content["state"], content["losses"]
+        if first:
             log.info("resuming at step %d of %d", first, total_steps)
 
         unread = None
@@ -71,10 +68,10 @@ def run_steps(
                 _read(losses, *unread)
             unread = step, loss
             stop = stop_signal()
-            if checkpoints.should_save(step + 1) or stop:
+            if states.should_save(step + 1) or stop:
                 _read(losses, *unread)
                 unread = None
-                _save(checkpoints, step + 1, {"state": state, "losses": losses}, folder)
+                states.save(step + 1, {"state": state, "losses": losses})
             if stop:
                 number = signals[0] if signals else signal.SIGTERM
                 log.warning(
@@ -110,38 +107,11 @@ def _images(batch: Batch) -> int:
     return batch["label_b"].size if "label_b" in batch else len(next(iter(batch.values())))
 
 
-def _open_checkpoints(folder, every):
-    saving: Any = ocp.training.save_decision_policies.FixedIntervalPolicy(every)
-    keeping: Any = ocp.training.preservation_policies.LatestN(1)
-    return ocp.training.Checkpointer(
-        folder,
-        save_decision_policy=saving,
-        preservation_policy=keeping,
-        cleanup_tmp_directories=True,
-    )
-
-
 def _read(losses: np.ndarray, step: int, loss: jax.Array) -> None:
     losses[step] = devices.fetch(loss)
     if not np.isfinite(losses[step]).any():  # of a population one is enough
         first_loss = np.ravel(losses[step])[0]
         raise DivergedError(f"the loss is {first_loss} at step {step + 1}: lower the learning rate")
-
-
-def _abstract(x: Any) -> jax.ShapeDtypeStruct:
-    return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding)
-
-
-def _save(checkpoints, step: int, content: Any, folder: pathlib.Path) -> None:
-    """Raises `InputError` where a checkpoint cannot be written."""
-    try:
-        checkpoints.save(step, content, force=True)
-    except Exception as error:  # Orbax raises many kinds for a full disk
-        reason = (str(error).strip() or repr(error)).splitlines()[0][:200]
-        raise InputError(
-            f"a checkpoint cannot be written in {folder} ({reason}): make room, or set another "
-            "--workdir; the same command goes on"
-        ) from error
 
 
 @contextlib.contextmanager

@@ -62,7 +62,10 @@ def test_the_digest_follows_values_and_shape(directory):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"clip": {"vision_width": 0}}, "clip.vision_width=0: at least 1 is expected"),
+        (
+            {"clip": {"vision_width": 0}},
+            "clip.vision_width=0: a multiple of 2, at most 16384, is expected",
+        ),
         ({"clip": {"vision_layers": [1, 1, 1]}}, "clip.vision_layers[3] is missing"),
         (
             {"dtypes": {"logit_scale": "int8"}},
