@@ -114,14 +114,14 @@ def from_torch(
     if unusable:
         raise InputError("the checkpoint has values that are not finite:" + listing(unusable))
     _check_ranges(leaves)
-    integers = {n: int(x) for n, x in tensors.items() if table.BOOKKEEPING.fullmatch(n)}
-    return Converted(config, leaves, TorchExtras(dtypes=dtypes, integers=integers))
+    extras = TorchExtras(dtypes=dtypes, integers=table.bookkeeping(tensors))
+    return Converted(config, leaves, extras)
 
 
 def _check_ranges(leaves: Mapping[str, np.ndarray]) -> None:
     """Raises `InputError` for values that no training gives, and that make numbers worthless."""
     scale = leaves["logit_scale"].item()
-    if not scale <= _LARGEST_SCALE:
+    if not abs(scale) <= _LARGEST_SCALE:
         raise InputError(
             f"logit_scale is {scale:g}, which would multiply cosines by exp({scale:g}): its "
             "logarithm is expected, which CLIP keeps below ln 100 = 4.6"
@@ -148,7 +148,7 @@ def match(tensors: Mapping[str, np.ndarray], config: CLIPConfig) -> dict[str, ta
         expected = layout.to_torch(np.broadcast_to(np.float32(0), leaves[path].shape)).shape
         if name in tensors and tensors[name].shape != expected:
             offences.append(f"! {name}: shape {tensors[name].shape}, expected {expected}")
-    resolution = int(tensors.get("input_resolution", config.image_size))
+    resolution = table.bookkeeping(tensors).get("input_resolution", config.image_size)
     if resolution != config.image_size:
         offences.append(
             f"! input_resolution: {resolution}, but the positional embedding is for "

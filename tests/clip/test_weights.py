@@ -34,6 +34,28 @@ def directory(state, tmp_path_factory):
         ({"logit_scale": torch.tensor(100.0)}, r"logit_scale is 100, .* logarithm is expected"),
         ({"visual.bn1.running_var": -torch.ones(4)}, "negative variances:\n  visual/bn1/var"),
         ({"visual.layer4.999999.conv1.weight": torch.zeros(1)}, "layer4.999999.* not a part of"),
+        ({"transformer.resblocks.%s.x" % ("9" * 5000): torch.zeros(1)}, "not a part of"),
+        ({"logit_scale": torch.tensor(-1e30)}, r"logit_scale is -1e\+30, .* is expected"),
+        (
+            {"vocab_size": torch.zeros(3)},
+            r"whole .*\n  vocab_size: shape \(3,\) float32",
+        ),
+        ({"vocab_size": torch.zeros(0)}, r"vocab_size: shape \(0,\)"),
+        ({"input_resolution": torch.tensor(torch.nan)}, "input_resolution: nan"),
+        ({"input_resolution": torch.tensor(torch.inf)}, "input_resolution: inf"),
+        ({"vocab_size": torch.tensor(0.5)}, r"vocab_size: 0.5 \(float32\)"),
+        ({"visual.bn1.num_batches_tracked": torch.tensor(1e30)}, "whole numbers are expected"),
+        ({3: torch.zeros(1), None: torch.zeros(1)}, "keys are no names:\n  3\n  None"),
+        ({"visual.attnpool.positional_embedding": torch.zeros(0, 64)}, "has 0 rows; a square map"),
+        ({"visual.attnpool.positional_embedding": torch.zeros(1, 64)}, "has 1 rows; a square map"),
+        ({"text_projection": torch.zeros(64, 0)}, "embed_dim=0: at least 1 and at most"),
+        ({"text_projection": torch.zeros(0, 1 << 60)}, "embed_dim=1152921504606846976: at least"),
+        ({"visual.layer1.0.conv1.weight": torch.zeros(1, 1, 1, 1)}, "vision_width=1: a multiple"),
+        ({"ln_final.weight": torch.zeros(65)}, "text_width=65: a multiple of 64, .*, is expected"),
+        (
+            {f"visual.layer4.{n}.conv1.weight": torch.zeros(1) for n in range(3000)},
+            "vision_layers.3.=3000: at least 1 and at most 50 is expected",
+        ),
     ],
 )
 def test_a_checkpoint_that_does_not_fit_is_refused(state, change, message):
