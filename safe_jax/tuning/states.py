@@ -1,5 +1,6 @@
 """States of a tuning on the disk: written every so often, and verified before one is resumed."""
 
+import contextlib
 import logging
 from collections.abc import Callable
 from typing import Any, Self
@@ -31,7 +32,11 @@ class States:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._opened.close()
+        self._close()
+
+    def _close(self):
+        with contextlib.suppress(orbax_calls.FailedError):  # raised when it was saved, once more
+            orbax_calls.attempt(self._opened.close)
 
     def _open(self):
         saving: Any = ocp.training.save_decision_policies.FixedIntervalPolicy(self._every)
@@ -74,7 +79,7 @@ class States:
             "the state in %s is damaged, and this tuning begins anew (%s)", self._folder, damage
         )
         if self._opened:
-            self._opened.close()
+            self._close()
         hosts.on_first(lambda: paths.remove_folder(self._folder))
         hosts.wait("the damaged state is gone")
         if still := self._damage(self._open):
