@@ -4,9 +4,9 @@ Reading a checkpoint is strict: the message lists every tensor that is missing, 
 misshapen, and nothing is written.
 """
 
+import contextlib
 import hashlib
 import json
-import tempfile
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, NamedTuple, TypeVar, cast, get_args
 
@@ -228,18 +228,17 @@ def save(
     if path.exists():
         raise InputError(f"{path} exists already: remove it, or choose another destination")
     path.parent.mkdir(parents=True, exist_ok=True)
-    if not paths.is_remote(path):
-        with tempfile.TemporaryDirectory(dir=path.parent):
-            pass  # fails at once in a folder without write permission, where Orbax would wait long
     extras = extras or TorchExtras()
     metadata = Metadata(clip=config, digest=digest(leaves, config), **dict(extras))
     tree: Any = {name.replace("/", "."): np.asarray(x) for name, x in leaves.items()}
     size = sum(x.nbytes for x in tree.values())
     paths.check_room(path.parent, size, "the weights", "choose another destination")
-    content = metadata.model_dump(mode="json")
+    given: Any = {"custom_metadata": metadata.model_dump(mode="json")}
+    # Under a name of this process's own: another may be converting to the same place.
+    whole: Any = contextlib.nullcontext(path) if paths.is_remote(path) else paths.whole_folder(path)
     try:
-        with orbax_calls.unfinished_removed(path.parent, path.name):
-            orbax_calls.attempt(lambda: ocp.save(path, tree, custom_metadata=content))
+        with whole as new, orbax_calls.unfinished_removed(path.parent, new.name):
+            orbax_calls.attempt(lambda: ocp.save(new, tree, overwrite=new != path, **given))
     except orbax_calls.FailedError as error:
         raise InputError(f"{path} cannot be written: {error}") from None
 

@@ -92,7 +92,7 @@ def unfinished_removed(folder: Any, name: str = "") -> Iterator[None]:
     try:
         yield
     except BaseException:
-        for found in paths.names(folder) if folder.is_dir() else ():
-            if found.startswith(name) and ".orbax-checkpoint-tmp" in found:
-                paths.remove_folder(folder / found)
+        for found in folder.iterdir() if folder.is_dir() else ():
+            if found.name.startswith(name) and ".orbax-checkpoint-tmp" in found.name:
+                paths.remove_folder(found)
         raise

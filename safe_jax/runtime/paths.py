@@ -218,7 +218,8 @@ def full_disk_told(file: object, instead: str = "choose another folder") -> Iter
 def whole_folder(destination: pathlib.Path) -> Iterator[pathlib.Path]:
     """Yields an empty folder, which takes the place of `destination` after the block.
 
-    If the block raises, the folder is removed. Raises `OSError` if `destination` has files.
+    If the block raises, the folder is removed. Raises `InputError` if `destination` has files:
+    of two processes that write the same, the first to end keeps its own.
     """
     _remove_stale(destination)
     temporary = _temporary(destination)
@@ -226,9 +227,11 @@ def whole_folder(destination: pathlib.Path) -> Iterator[pathlib.Path]:
     try:
         yield temporary
         temporary.rename(destination)
-    except BaseException:
+    except BaseException as error:
         shutil.rmtree(temporary, ignore_errors=True)
-        raise
+        if not isinstance(error, OSError) or error.errno not in (errno.ENOTEMPTY, errno.ENOTDIR):
+            raise
+        raise InputError(f"{destination} exists already: remove it, or choose another") from None
 
 
 def _temporary(path: pathlib.Path) -> pathlib.Path:
@@ -246,13 +249,10 @@ def _remove_stale(path: pathlib.Path) -> None:
     """Removes what processes of this machine left that were killed while they wrote `path`."""
     prefix = _prefix(path)
     for name in os.listdir(path.parent):
-        if name.startswith(prefix) and name.endswith(".partial"):
+        if name.startswith(prefix) and ".partial" in name:  # Orbax adds to the name
             process = name.removeprefix(prefix).partition(".")[0]
             if process.isdecimal() and not _is_alive(int(process)):
-                left = path.with_name(name)
-                shutil.rmtree(left, ignore_errors=True) if left.is_dir() else left.unlink(
-                    missing_ok=True
-                )
+                remove_folder(path.with_name(name))
 
 
 def _is_alive(process: int) -> bool:
@@ -269,7 +269,7 @@ def remove_folder(folder: Path) -> None:
     """Removes a folder and its contents, if it exists, or a file in its place."""
     if isinstance(folder, pathlib.Path):
         if folder.is_file() or folder.is_symlink():
-            folder.unlink()
+            folder.unlink(missing_ok=True)
         shutil.rmtree(folder, ignore_errors=True)
     else:
         folder.rmtree(missing_ok=True)

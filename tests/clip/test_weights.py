@@ -10,6 +10,7 @@ from orbax.checkpoint import v1 as ocp
 from safe_jax import clip
 from safe_jax.clip import torch_files, weights
 from safe_jax.runtime.errors import InputError
+from tests import tiny
 from tests.clip.parity import as_numpy
 
 
@@ -123,3 +124,34 @@ def test_an_existing_directory_is_kept(checkpoint, tmp_path):
     with pytest.raises(InputError, match="exists already"):
         torch_files.convert(checkpoint, tmp_path / "orbax")
     assert not list((tmp_path / "orbax").iterdir())
+
+
+@pytest.mark.parametrize("second_fails", [False, True])
+def test_of_two_conversions_to_one_place_the_first_to_end_stays(
+    tmp_path, monkeypatch, second_fails
+):
+    """The second begins and ends while the first has its arrays written but no name yet."""
+    leaves, save = tiny.leaves(), weights.ocp.save
+    destination = tmp_path / "RN50"
+
+    def interleaved(path, tree, **given):
+        save(path, tree, **given)
+        monkeypatch.setattr(weights.ocp, "save", failing if second_fails else save)
+        if second_fails:
+            with pytest.raises(InputError, match="RN50 cannot be written: broken"):
+                weights.save(destination, tiny.CONFIG, leaves)
+        else:
+            weights.save(destination, tiny.CONFIG, leaves)
+
+    def failing(path, *_, **__):
+        (path.parent / f"{path.name}.orbax-checkpoint-tmp-1").mkdir()
+        raise ValueError("broken")
+
+    monkeypatch.setattr(weights.ocp, "save", interleaved)
+    if second_fails:
+        weights.save(destination, tiny.CONFIG, leaves)
+    else:
+        with pytest.raises(InputError, match="RN50 exists already: remove it, or choose another"):
+            weights.save(destination, tiny.CONFIG, leaves)
+    weights.load(destination)  # which verifies it
+    assert [path.name for path in tmp_path.iterdir()] == ["RN50"]
