@@ -6,9 +6,9 @@ On several hosts, start it on each: with --distributed where the cluster knows i
 Cloud TPU, Slurm), else with --coordinator, --processes and --process_id. --knobs lists every knob.
 """
 
+import contextlib
 import io
 import logging
-import signal
 import sys
 
 import absl.logging
@@ -19,7 +19,7 @@ from safe_jax import report
 from safe_jax.data import datasets
 from safe_jax.experiment import knobs
 from safe_jax.experiment import run as experiment
-from safe_jax.runtime import command_line, errors, hosts, paths
+from safe_jax.runtime import command_line, errors, hosts, paths, signals
 from safe_jax.runtime.errors import InputError
 
 USAGE = "--config FILE [--workdir DIR] [--config.knob=value ...]"
@@ -56,7 +56,9 @@ def main(_: list[str]) -> None:
         DISTRIBUTED.value, COORDINATOR.value, PROCESSES.value, PROCESS_ID.value, HOST_TIMEOUT.value
     )
     try:
-        with hosts.cluster(cluster):
+        # Of several hosts one that SIGTERM ends has to die, so that the others notice.
+        answer = signals.sigterm_raises() if cluster.is_single() else contextlib.nullcontext()
+        with answer, hosts.cluster(cluster):
             level = logging.INFO if hosts.is_first() else logging.ERROR
             command_line.log_to_stderr(hosts.prefix(), level)
             _run(config)
@@ -69,9 +71,9 @@ def main(_: list[str]) -> None:
             raise
         knobs_of_memory = "trunk_batch_size, batch_size, eval_batch_size or population"
         sys.exit(f"error: {hosts.prefix()}{reason}: lower config.{knobs_of_memory}")
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as error:
         sys.stderr.write("interrupted: the same command goes on\n")
-        sys.exit(128 + signal.SIGINT)
+        sys.exit(signals.exit_code(error))
 
 
 def _run(config: ConfigDict) -> None:

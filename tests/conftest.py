@@ -32,6 +32,13 @@ for name, value in {
     jax.config.update(name, value)
     os.environ[name.upper()] = str(value)
 
+
+def pytest_addoption(parser):
+    parser.addoption(
+        "--seconds", type=float, default=10, help="how long tests/test_hostile.py damages files"
+    )
+
+
 SHARED = pathlib.Path(__file__).parents[2] / "shared"
 
 

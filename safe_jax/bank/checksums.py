@@ -42,9 +42,10 @@ def damage(
     arrays = []
     for name, (dtype, shape) in zip((*names, FILE), (*shapes, _of_sums(shapes)), strict=True):
         try:
-            arrays.append(np.load(folder / name, mmap_mode="r", allow_pickle=False))
-        except (OSError, ValueError, EOFError) as error:
-            return f"{name} cannot be read ({error})"
+            arrays.append(np.lib.format.open_memmap(folder / name, mode="r"))
+        except Exception as error:  # NumPy parses a header as Python: it may raise anything
+            reason = (str(error).strip() or repr(error)).splitlines()[0]
+            return f"{name} cannot be read ({reason[:100]})"
         if (arrays[-1].dtype, arrays[-1].shape) != (dtype, shape):
             return f"{name} has {arrays[-1].dtype} {arrays[-1].shape}, not {dtype} {shape}"
     *arrays, sums = arrays

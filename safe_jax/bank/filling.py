@@ -4,7 +4,6 @@ import hashlib
 import json
 import os
 import pathlib
-import shutil
 from collections.abc import Sequence
 from typing import Annotated, Literal
 
@@ -46,7 +45,7 @@ class Filling:
         self.folder = folder.with_suffix(".partial")
         self._progress = self.folder / "progress"
         *self._arrays, self._sums = _open_partial(self.folder, contents, shapes)
-        self.stop = _stop(self.folder)
+        self.stop = _stop(self.folder, shapes)
 
     def write(self, start: int, stop: int, *rows: np.ndarray) -> None:
         """Puts rows of each array into their place, and records that they are there."""
@@ -63,28 +62,37 @@ def _open_partial(folder, wanted, shapes):
     files = [folder / name for name in (*FILES, checksums.FILE)]
     contents = folder / "contents.json"  # written last: without it the arrays may be cut short
     if _has_contents(contents, wanted) and not checksums.damage(
-        folder, FILES, shapes, _stop(folder)
+        folder, FILES, shapes, _stop(folder, shapes)
     ):
         return [np.lib.format.open_memmap(file, mode="r+") for file in files]
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir()
-    sums = np.dtype(np.uint64), (shapes[0][1][0],)
-    arrays = [
-        np.lib.format.open_memmap(file, mode="w+", dtype=dtype, shape=shape)
-        for file, (dtype, shape) in zip(files, (*shapes, sums), strict=True)
-    ]
-    for file in files:  # on a disk that is full, writing to a map kills the process
-        _allocate(file)
-    paths.write(contents, wanted.model_dump_json().encode())
+    paths.remove_folder(folder)
+    try:
+        with paths.full_disk_told(folder, "set config.cache_dir to a folder on a larger disk"):
+            folder.mkdir()
+            arrays = _allocated(files, shapes)
+            paths.write(contents, wanted.model_dump_json().encode())
+    except BaseException:
+        paths.remove_folder(folder)
+        raise
     return arrays
 
 
-def _stop(folder):
+def _allocated(files, shapes):
+    sums = np.dtype(np.uint64), (shapes[0][1][0],)
+    arrays = []
+    for file, (dtype, shape) in zip(files, (*shapes, sums), strict=True):
+        arrays.append(np.lib.format.open_memmap(file, mode="w+", dtype=dtype, shape=shape))
+        _allocate(file)  # on a disk that is full, writing to a map kills the process
+    return arrays
+
+
+def _stop(folder, shapes):
     """How many rows an earlier try has filled."""
     try:
-        return int((folder / "progress").read_text())
-    except (FileNotFoundError, ValueError):
+        stop = int((folder / "progress").read_text())
+    except (OSError, ValueError):
         return 0
+    return stop if 0 <= stop <= shapes[0][1][0] else 0
 
 
 def _allocate(file):
@@ -96,5 +104,5 @@ def _allocate(file):
 def _has_contents(file, wanted):
     try:
         return schema.read_json(BankContents, file.read_bytes(), f"{file}: ") == wanted
-    except (InputError, FileNotFoundError):
+    except (InputError, OSError):
         return False

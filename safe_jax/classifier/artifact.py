@@ -162,7 +162,16 @@ def load(folder: pathlib.Path) -> ImageClassifier:
     described = read_description(folder)
     file = folder / TENSORS
     _verify_tensors(file, described)
-    opened = _Tensors(file)
+    try:
+        return _assembled(described, _Tensors(file))
+    except Exception as error:  # digests can be made to fit what does not belong together
+        reason = (str(error).strip() or repr(error)).splitlines()[0][:200]
+        raise InputError(
+            f"{folder} holds no classifier that can be used ({reason}): restore it, or fit again"
+        ) from error
+
+
+def _assembled(described: Description, opened: "_Tensors") -> ImageClassifier:
     state = _Part(opened, "clip.")
     backbone = described.backbone
     tower = weights.from_state(state, backbone.clip, jnp.dtype(backbone.trunk_dtype), ImageTower)

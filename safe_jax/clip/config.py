@@ -5,26 +5,48 @@ This module loads no JAX.
 
 from typing import Annotated, Literal
 
+from pydantic import AfterValidator
+
 from safe_jax.runtime import schema
 
 CONTEXT_LENGTH = 77  # tokens of a text
 HEAD_WIDTH = 64  # channels of an attention head, in every CLIP
 
 Activation = Literal["quick_gelu", "gelu"]
-FourStages = tuple[schema.Positive, schema.Positive, schema.Positive, schema.Positive]
+
+
+def _multiple_of(unit: int, most: int) -> AfterValidator:
+    """Checks a size that a file claims, before anything is built of it."""
+
+    def check(size: int) -> int:
+        if not 0 < size <= most or size % unit:
+            raise ValueError(f"a multiple of {unit}, at most {most}, is expected")
+        return size
+
+    return AfterValidator(check)
+
+
+def _at_most(most: int) -> AfterValidator:
+    return AfterValidator(schema.Bounds(ge=1, le=most))
+
+
+# Far above any CLIP's: they bound the time and the memory that a damaged file can take.
+Blocks = Annotated[int, _at_most(50)]
+Size = Annotated[int, _at_most(1 << 20)]
+FourStages = tuple[Blocks, Blocks, Blocks, Blocks]
 
 
 class CLIPConfig(schema.Model):
     """The numbers that determine the shape of every tensor of a CLIP ResNet."""
 
-    embed_dim: schema.Positive  # channels of a feature
-    image_size: schema.Positive  # pixels of a side
+    embed_dim: Size  # channels of a feature
+    image_size: Annotated[int, _multiple_of(32, 1 << 14)]  # pixels of a side
     vision_layers: Annotated[FourStages, schema.ListOrTuple]  # residual blocks in each stage
-    vision_width: schema.Positive  # channels of the stem's output
-    text_width: schema.Positive
-    text_layers: schema.Positive
-    context_length: schema.Positive = CONTEXT_LENGTH
-    vocab_size: schema.Positive = 49408
+    vision_width: Annotated[int, _multiple_of(2, 1 << 14)]  # channels of the stem's output
+    text_width: Annotated[int, _multiple_of(HEAD_WIDTH, 1 << 16)]
+    text_layers: Blocks
+    context_length: Size = CONTEXT_LENGTH
+    vocab_size: Annotated[int, _at_most(1 << 26)] = 49408
     activation: Activation = "quick_gelu"  # of the text tower
 
     @property

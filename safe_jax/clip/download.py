@@ -16,7 +16,7 @@ from typing import BinaryIO
 import tqdm
 from etils import epath
 
-from safe_jax.runtime import paths
+from safe_jax.runtime import orbax_calls, paths
 from safe_jax.runtime.errors import InputError
 
 # Trained by tools/pretrain_small_clip.py; it comes with the package.
@@ -83,7 +83,8 @@ def _convert(checkpoint: pathlib.Path, converted: pathlib.Path) -> None:
     # the CPU, because an accelerator may admit no second process.
     command = [sys.executable, "-m", "safe_jax.clip.convert", str(checkpoint), str(converted)]
     environment = os.environ | {"JAX_PLATFORMS": "cpu"}
-    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    with orbax_calls.unfinished_removed(converted.parent, converted.name):
+        done = subprocess.run(command, capture_output=True, text=True, env=environment)
     if done.returncode:
         raise InputError(f"{checkpoint} was not converted: {done.stderr.strip()}")
 

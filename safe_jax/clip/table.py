@@ -13,7 +13,7 @@ import numpy as np
 
 from safe_jax.clip.config import HEAD_WIDTH, Activation, CLIPConfig
 from safe_jax.runtime import schema
-from safe_jax.runtime.errors import InputError
+from safe_jax.runtime.errors import InputError, listing
 
 
 class Layout(NamedTuple):
@@ -80,6 +80,29 @@ BOOKKEEPING = re.compile(
 )
 
 
+def bookkeeping(tensors: Mapping[str, np.ndarray]) -> dict[str, int]:
+    """The integers of a state dict that the model does not use, by name.
+
+    Raises `InputError` listing those that are no integers of 64 bits.
+    """
+    found = {name: x for name, x in tensors.items() if BOOKKEEPING.fullmatch(name)}
+    if others := [name for name, x in found.items() if not _is_integer(x)]:
+        lines = [f"{name}: {_shown(found[name])}" for name in others]
+        raise InputError("whole numbers are expected of the checkpoint's" + listing(lines))
+    return {name: int(x) for name, x in found.items()}
+
+
+def _is_integer(x: np.ndarray) -> bool:
+    """Whether it is a single value that 64 bits hold; a cast model has it as a float."""
+    if x.ndim or (x.dtype.kind not in "iuf" and x.dtype.name != "bfloat16"):
+        return False
+    return abs(float(x)) < 2.0**63 and float(x).is_integer()
+
+
+def _shown(x: np.ndarray) -> str:
+    return f"shape {x.shape} {x.dtype}" if x.ndim else f"{x} ({x.dtype})"
+
+
 def places(leaf_paths: Iterable[str]) -> dict[str, Place]:
     """The tensor of a checkpoint, by torch's name, for each of our leaves."""
     leaf_rows = list(_leaf_rows())
@@ -112,14 +135,16 @@ def infer_config(
 
     Raises `InputError` for a ViT, and where the tensors that determine the shape are missing.
     """
+    if others := [repr(name) for name in tensors if not isinstance(name, str)]:
+        raise InputError("not a state dict: these keys are no names:" + listing(others))
     if "visual.proj" in tensors or "visual.class_embedding" in tensors:
         raise InputError(
             "this is a CLIP with a ViT image tower; SAFE tunes the attention pool of the ResNets: "
             "use RN50, RN101, RN50x4, RN50x16 or RN50x64"
         )
     cells = _size(tensors, ("visual.attnpool.positional_embedding", 0)) - 1
-    side = math.isqrt(cells)
-    if side**2 != cells:
+    side = math.isqrt(max(0, cells))
+    if not side or side**2 != cells:
         raise InputError(
             f"visual.attnpool.positional_embedding has {cells + 1} rows; a square map of cells "
             "and the mean token would have 17, 50, 82, ..."
@@ -154,5 +179,5 @@ def _count(tensors: Mapping[str, np.ndarray], pattern: str) -> int:
 
     Blocks with higher numbers than there are blocks are listed as unexpected.
     """
-    numbers = {int(match[1]) for match in map(re.compile(pattern).match, tensors) if match}
+    numbers = {match[1] for match in map(re.compile(pattern).match, tensors) if match}
     return max(1, len(numbers))

@@ -4,9 +4,9 @@ Reading a checkpoint is strict: the message lists every tensor that is missing, 
 misshapen, and nothing is written.
 """
 
+import contextlib
 import hashlib
 import json
-import tempfile
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, NamedTuple, TypeVar, cast, get_args
 
@@ -22,7 +22,7 @@ from orbax.checkpoint import v1 as ocp
 from safe_jax.clip import table
 from safe_jax.clip.config import Activation, CLIPConfig
 from safe_jax.clip.model import CLIP, ImageTower
-from safe_jax.runtime import devices, paths, schema
+from safe_jax.runtime import devices, orbax_calls, paths, schema
 from safe_jax.runtime.errors import InputError, listing
 
 _TOWER = "visual", "attnpool"
@@ -114,14 +114,14 @@ def from_torch(
     if unusable:
         raise InputError("the checkpoint has values that are not finite:" + listing(unusable))
     _check_ranges(leaves)
-    integers = {n: int(x) for n, x in tensors.items() if table.BOOKKEEPING.fullmatch(n)}
-    return Converted(config, leaves, TorchExtras(dtypes=dtypes, integers=integers))
+    extras = TorchExtras(dtypes=dtypes, integers=table.bookkeeping(tensors))
+    return Converted(config, leaves, extras)
 
 
 def _check_ranges(leaves: Mapping[str, np.ndarray]) -> None:
     """Raises `InputError` for values that no training gives, and that make numbers worthless."""
     scale = leaves["logit_scale"].item()
-    if not scale <= _LARGEST_SCALE:
+    if not abs(scale) <= _LARGEST_SCALE:
         raise InputError(
             f"logit_scale is {scale:g}, which would multiply cosines by exp({scale:g}): its "
             "logarithm is expected, which CLIP keeps below ln 100 = 4.6"
@@ -148,7 +148,7 @@ def match(tensors: Mapping[str, np.ndarray], config: CLIPConfig) -> dict[str, ta
         expected = layout.to_torch(np.broadcast_to(np.float32(0), leaves[path].shape)).shape
         if name in tensors and tensors[name].shape != expected:
             offences.append(f"! {name}: shape {tensors[name].shape}, expected {expected}")
-    resolution = int(tensors.get("input_resolution", config.image_size))
+    resolution = table.bookkeeping(tensors).get("input_resolution", config.image_size)
     if resolution != config.image_size:
         offences.append(
             f"! input_resolution: {resolution}, but the positional embedding is for "
@@ -228,13 +228,19 @@ def save(
     if path.exists():
         raise InputError(f"{path} exists already: remove it, or choose another destination")
     path.parent.mkdir(parents=True, exist_ok=True)
-    if not paths.is_remote(path):
-        with tempfile.TemporaryDirectory(dir=path.parent):
-            pass  # fails at once in a folder without write permission, where Orbax would wait long
     extras = extras or TorchExtras()
     metadata = Metadata(clip=config, digest=digest(leaves, config), **dict(extras))
     tree: Any = {name.replace("/", "."): np.asarray(x) for name, x in leaves.items()}
-    ocp.save(path, tree, custom_metadata=metadata.model_dump(mode="json"))
+    size = sum(x.nbytes for x in tree.values())
+    paths.check_room(path.parent, size, "the weights", "choose another destination")
+    given: Any = {"custom_metadata": metadata.model_dump(mode="json")}
+    # Under a name of this process's own: another may be converting to the same place.
+    whole: Any = contextlib.nullcontext(path) if paths.is_remote(path) else paths.whole_folder(path)
+    try:
+        with whole as new, orbax_calls.unfinished_removed(path.parent, new.name):
+            orbax_calls.attempt(lambda: ocp.save(new, tree, overwrite=new != path, **given))
+    except orbax_calls.FailedError as error:
+        raise InputError(f"{path} cannot be written: {error}") from None
 
 
 def read_metadata(directory: epath.PathLike) -> Metadata:
@@ -243,20 +249,24 @@ def read_metadata(directory: epath.PathLike) -> Metadata:
     Raises `InputError` where there is no such directory, where it is incomplete, and for a value
     that is not allowed.
     """
-    path = _absolute(directory)
+    return _read_metadata(_absolute(directory))[0]
+
+
+def _read_metadata(path: Any) -> tuple[Metadata, dict[str, Any]]:
+    """The metadata, and the shape and type of every array that is there."""
     foreign = InputError(
         f"{path} holds no converted weights: make them with "
         f"`python tools/convert_torch_weights.py CHECKPOINT {path}`"
     )
     try:
-        found: Any = ocp.metadata(path)
-    except Exception as error:  # Orbax raises many kinds for a folder that is no checkpoint
-        raise foreign from error
+        found: Any = orbax_calls.attempt(lambda: ocp.metadata(path))
+    except orbax_calls.FailedError:
+        raise foreign from None
     if "clip" not in (found.custom_metadata or {}):
         raise foreign
     if found.metadata is None:
         raise InputError(f"{path} is incomplete: remove it and convert the weights again")
-    return schema.check(Metadata, dict(found.custom_metadata), f"{path}: ")
+    return schema.check(Metadata, dict(found.custom_metadata), f"{path}: "), found.metadata
 
 
 def load(
@@ -268,24 +278,22 @@ def load(
 
     Raises `InputError` where the arrays are not those that were saved.
     """
-    metadata = read_metadata(directory)
+    path = _absolute(directory)
+    metadata, found = _read_metadata(path)
     model = abstract_model(metadata.clip, dtype)
     sharding = sharding or jax.sharding.SingleDeviceSharding(devices.available()[0])
     abstract: Any = {
         path.replace("/", "."): jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)
         for path, x in flatten(model).items()
     }
+    damaged = f"{path} is damaged%s: remove it and convert the weights again"
+    if {k: x.shape for k, x in abstract.items()} != {k: x.shape for k, x in found.items()}:
+        raise InputError(damaged % ", its arrays are not those of its metadata")
     try:
-        tree: Any = ocp.load(_absolute(directory), abstract)
-    except Exception as error:  # Orbax raises many kinds for damaged files
-        reason = (str(error).strip() or repr(error)).splitlines()[0]
-        raise InputError(
-            f"{directory} is damaged: remove it and convert the weights again ({reason})"
-        ) from error
+        tree: Any = orbax_calls.attempt(lambda: ocp.load(path, abstract))
+    except orbax_calls.FailedError as error:
+        raise InputError(damaged % f" ({error})") from None
     leaves = {path.replace(".", "/"): x for path, x in tree.items()}
     if digest(leaves, metadata.clip) != metadata.digest:
-        raise InputError(
-            f"{directory} is damaged, its arrays are not those that were saved: remove it and "
-            "convert the weights again"
-        )
+        raise InputError(damaged % ", its arrays are not those that were saved")
     return nnx.merge(nnx.graphdef(model), unflatten(leaves))

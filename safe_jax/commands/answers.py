@@ -74,10 +74,18 @@ class Answers:
     def _write(self, text: str, otherwise: str = "surrogateescape") -> None:
         # A file's name may be any bytes: in CSV they come out as they are; JSON, which has to be
         # UTF-8, has escapes that `os.fsencode` turns into them.
-        self._file.write(text.encode("utf-8", otherwise))
+        with self._full_disk_told():
+            self._file.write(text.encode("utf-8", otherwise))
+
+    def _full_disk_told(self):
+        if self._output is None:
+            return paths.full_disk_told("standard output", "write to another disk")
+        where = f"{tempfile.gettempdir()}/{self._output.name}"
+        return paths.full_disk_told(where, "set TMPDIR to a folder on another disk")
 
     def __exit__(self, kind: object, *_: object) -> None:
-        self._file.flush()
+        with self._full_disk_told():
+            self._file.flush()
         if self._output and kind is None:
             self._file.seek(0)
             paths.write(self._output, self._file)

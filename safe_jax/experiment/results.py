@@ -220,16 +220,26 @@ class _DiskFile:
             raise InputError(
                 f"another run is writing {path}: wait for it, or choose another --workdir"
             ) from None
-        self._file = open(path, "a+b")  # noqa: SIM115
+        self._path = path
+        self._file = open(path, "a+b", buffering=0)  # noqa: SIM115
         self._file.seek(0)
         *self.lines, cut_off = self._file.read().split(b"\n")
         if cut_off:  # by a kill
             self._file.truncate(sum(len(line) + 1 for line in self.lines))
 
     def append(self, line: bytes) -> None:
-        self._file.write(line + b"\n")
-        self._file.flush()
-        os.fsync(self._file.fileno())
+        before = self._file.seek(0, os.SEEK_END)
+        row = line + b"\n"
+        try:
+            with paths.full_disk_told(
+                self._path, "set another --workdir; the same command goes on"
+            ):
+                while row:  # a disk that gets full takes a part
+                    row = row[self._file.write(row) :]
+                os.fsync(self._file.fileno())
+        except BaseException:
+            self._file.truncate(before)
+            raise
 
     def close(self) -> None:
         self._file.close()

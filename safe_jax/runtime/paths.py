@@ -7,6 +7,7 @@ Paths on a disk are `pathlib.Path`s, paths in a bucket are etils'. Both have `/`
 
 import concurrent.futures
 import contextlib
+import errno
 import hashlib
 import itertools
 import os
@@ -158,21 +159,22 @@ def write(file: Path, content: bytes | BinaryIO, durable: bool = True) -> None:
     if durable:
         _remove_stale(file)
     temporary = _temporary(file)
-    # Mode x fails if anything is there, even a link; what is there must then not be removed.
-    opened = open(temporary, "xb")  # noqa: SIM115
-    try:
-        with opened:
-            if isinstance(content, bytes):
-                opened.write(content)
-            else:
-                shutil.copyfileobj(content, opened)
-            if durable:
-                opened.flush()
-                os.fsync(opened.fileno())
-        temporary.replace(file)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+    with full_disk_told(file):
+        # Mode x fails if anything is there, even a link; what is there must then not be removed.
+        opened = open(temporary, "xb")  # noqa: SIM115
+        try:
+            with opened:
+                if isinstance(content, bytes):
+                    opened.write(content)
+                else:
+                    shutil.copyfileobj(content, opened)
+                if durable:
+                    opened.flush()
+                    os.fsync(opened.fileno())
+            temporary.replace(file)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
 
 
 def check_writable(folder: pathlib.Path, knob: str = "") -> None:
@@ -204,11 +206,48 @@ def _takes_folders(folder: pathlib.Path) -> bool:
     return True
 
 
+def check_room(folder: Path, needed: int, what: str, instead: str) -> None:
+    """Raises `InputError` if the disk of a folder, which exists, has less than `needed` bytes.
+
+    Args:
+        what: is to be written, in the plural.
+        instead: what the user may do, but for making room.
+    """
+    if is_remote(folder):
+        return
+    if needed > (free := shutil.disk_usage(folder).free):
+        raise InputError(
+            f"{what} take {_gigabytes(needed)}, but {folder} has {_gigabytes(free)} free: make "
+            f"room, or {instead}"
+        )
+
+
+def _gigabytes(size: int) -> str:
+    return f"{size / 1e9:.1f} GB" if size >= 1e8 else f"{size / 1e6:.1f} MB"
+
+
+@contextlib.contextmanager
+def full_disk_told(file: object, instead: str = "choose another folder") -> Iterator[None]:
+    """Raises `InputError`, which names the file, where the block finds its disk full.
+
+    The system's own message names no file, and nothing to do.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise InputError(
+            f"{file} cannot be written, no space is left on its disk: make room, or {instead}"
+        ) from error
+
+
 @contextlib.contextmanager
 def whole_folder(destination: pathlib.Path) -> Iterator[pathlib.Path]:
     """Yields an empty folder, which takes the place of `destination` after the block.
 
-    If the block raises, the folder is removed. Raises `OSError` if `destination` has files.
+    If the block raises, the folder is removed. Raises `InputError` if `destination` has files:
+    of two processes that write the same, the first to end keeps its own.
     """
     _remove_stale(destination)
     temporary = _temporary(destination)
@@ -216,9 +255,11 @@ def whole_folder(destination: pathlib.Path) -> Iterator[pathlib.Path]:
     try:
         yield temporary
         temporary.rename(destination)
-    except BaseException:
+    except BaseException as error:
         shutil.rmtree(temporary, ignore_errors=True)
-        raise
+        if not isinstance(error, OSError) or error.errno not in (errno.ENOTEMPTY, errno.ENOTDIR):
+            raise
+        raise InputError(f"{destination} exists already: remove it, or choose another") from None
 
 
 def _temporary(path: pathlib.Path) -> pathlib.Path:
@@ -236,13 +277,10 @@ def _remove_stale(path: pathlib.Path) -> None:
     """Removes what processes of this machine left that were killed while they wrote `path`."""
     prefix = _prefix(path)
     for name in os.listdir(path.parent):
-        if name.startswith(prefix) and name.endswith(".partial"):
+        if name.startswith(prefix) and ".partial" in name:  # Orbax adds to the name
             process = name.removeprefix(prefix).partition(".")[0]
             if process.isdecimal() and not _is_alive(int(process)):
-                left = path.with_name(name)
-                shutil.rmtree(left, ignore_errors=True) if left.is_dir() else left.unlink(
-                    missing_ok=True
-                )
+                remove_folder(path.with_name(name))
 
 
 def _is_alive(process: int) -> bool:
@@ -256,8 +294,10 @@ def _is_alive(process: int) -> bool:
 
 
 def remove_folder(folder: Path) -> None:
-    """Removes a folder and its contents, if it exists."""
+    """Removes a folder and its contents, if it exists, or a file in its place."""
     if isinstance(folder, pathlib.Path):
+        if folder.is_file() or folder.is_symlink():
+            folder.unlink(missing_ok=True)
         shutil.rmtree(folder, ignore_errors=True)
     else:
         folder.rmtree(missing_ok=True)

@@ -6,22 +6,19 @@ Axes: s steps, m members of a population.
 import contextlib
 import logging
 import pathlib
-import re
 import signal
 import threading
-import time
 from collections.abc import Callable, Iterator
-from typing import Any, Protocol
+from typing import Protocol
 
-import absl.logging
 import jax
 import numpy as np
 import tqdm
-from orbax.checkpoint import v1 as ocp
 
 from safe_jax.methods.contract import Batch
-from safe_jax.runtime import devices, hosts, paths
+from safe_jax.runtime import devices, hosts
 from safe_jax.runtime.errors import InputError
+from safe_jax.tuning.states import States
 from safe_jax.tuning.train import TrainState
 
 log = logging.getLogger(__name__)
@@ -52,17 +49,14 @@ def run_steps(
     state is saved.
     """
     losses = np.full((total_steps, *state.step.shape), np.nan, np.float32)
-    first = 0
     with (
         _signals_noticed() as signals,
-        _open_checkpoints(folder, every) as checkpoints,
+        States(folder, every) as states,
         _Progress(total_steps) as progress,
     ):
-        if checkpoints.latest is not None:
-            abstract = {"state": jax.tree.map(_abstract, state), "losses": losses}
-            restored = checkpoints.load(checkpoints.latest, abstract)
-            state, losses = restored["state"], restored["losses"]
-            first = checkpoints.latest.step
+        content, first = states.restore({"state": state, "losses": losses})
+        state, losses = content["state"], content["losses"]
+        if first:
             log.info("resuming at step %d of %d", first, total_steps)
 
         unread = None
@@ -74,10 +68,10 @@ def run_steps(
                 _read(losses, *unread)
             unread = step, loss
             stop = stop_signal()
-            if checkpoints.should_save(step + 1) or stop:
+            if states.should_save(step + 1) or stop:
                 _read(losses, *unread)
                 unread = None
-                _save(checkpoints, step + 1, {"state": state, "losses": losses}, folder)
+                states.save(step + 1, {"state": state, "losses": losses})
             if stop:
                 number = signals[0] if signals else signal.SIGTERM
                 log.warning(
@@ -113,46 +107,6 @@ def _images(batch: Batch) -> int:
     return batch["label_b"].size if "label_b" in batch else len(next(iter(batch.values())))
 
 
-@contextlib.contextmanager
-def _open_checkpoints(folder, every) -> Iterator[Any]:
-    """Yields the checkpoints in a folder; where the block fails, nothing half-written stays."""
-    saving: Any = ocp.training.save_decision_policies.FixedIntervalPolicy(every)
-    keeping: Any = ocp.training.preservation_policies.LatestN(1)
-    checkpoints = ocp.training.Checkpointer(
-        folder,
-        save_decision_policy=saving,
-        preservation_policy=keeping,
-        cleanup_tmp_directories=True,
-    )
-    verbosity = absl.logging.get_verbosity()
-    # Of a save that fails Orbax logs a traceback for each of its threads, before it raises one.
-    absl.logging.set_verbosity(absl.logging.FATAL)
-    try:
-        yield checkpoints
-    except BaseException:
-        with contextlib.suppress(Exception):  # closing raises anew what a save raised
-            checkpoints.close()
-        _remove_unfinished(folder)
-        raise
-    else:
-        checkpoints.close()
-    finally:
-        absl.logging.set_verbosity(verbosity)
-
-
-def _remove_unfinished(folder) -> None:
-    """Removes what a failed save left, which holds room where there is none."""
-    if not hosts.is_first() or not folder.is_dir():
-        return
-    for _ in range(20):  # threads of Orbax's may be writing still
-        left = list(folder.glob("*.orbax-checkpoint-tmp"))
-        if not left:
-            return
-        for unfinished in left:
-            paths.remove_folder(unfinished)
-        time.sleep(0.1)
-
-
 def _read(losses: np.ndarray, step: int, loss: jax.Array) -> None:
     losses[step] = devices.fetch(loss)
     if not np.isfinite(losses[step]).any():  # of a population one is enough
@@ -167,23 +121,6 @@ def _read(losses: np.ndarray, step: int, loss: jax.Array) -> None:
             )
         )
         raise DivergedError(f"the loss is {first_loss} at step {step + 1}: {advice}")
-
-
-def _abstract(x: Any) -> jax.ShapeDtypeStruct:
-    return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding)
-
-
-def _save(checkpoints, step: int, content: Any, folder: pathlib.Path) -> None:
-    """Raises `InputError` where a checkpoint cannot be written."""
-    try:
-        checkpoints.save(step, content, force=True)
-    except Exception as error:  # Orbax raises many kinds for a full disk
-        text = (str(error).strip() or repr(error)).splitlines()[0]
-        reason = re.sub(r'"/[^"]*":? ?', "", text)[:200]  # without paths of Orbax's own
-        raise InputError(
-            f"a checkpoint cannot be written in {folder} ({reason}): make room, or set another "
-            "--workdir; the same command goes on"
-        ) from error
 
 
 @contextlib.contextmanager

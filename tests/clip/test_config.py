@@ -25,13 +25,26 @@ def test_a_config_is_a_key():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"embed_dim": 0}, "clip.embed_dim=0: at least 1 is expected"),
+        ({"embed_dim": 0}, "clip.embed_dim=0: at least 1 and at most 1048576 is expected"),
         ({"image_size": 224.0}, "clip.image_size=224.0: a whole number is expected"),
         ({"vision_layers": [3, 4, 6]}, "clip.vision_layers[3] is missing"),
         (
             {"vision_layers": [3, 4, 6, 3, 1]},
             "clip.vision_layers=(3, 4, 6, 3, 1): at most 4 values are expected",
         ),
+        (
+            {"text_layers": 10**30},
+            f"clip.text_layers={10**30}: at least 1 and at most 50 is expected",
+        ),
+        (
+            {"vision_width": 1},
+            "clip.vision_width=1: a multiple of 2, at most 16384, is expected",
+        ),
+        (
+            {"image_size": 100},
+            "clip.image_size=100: a multiple of 32, at most 16384, is expected",
+        ),
+        ({"text_width": 8}, "clip.text_width=8: a multiple of 64, at most 65536, is expected"),
         ({"text_layers": True}, "clip.text_layers=True: a whole number is expected"),
         ({"activation": "relu"}, "clip.activation='relu': one of quick_gelu, gelu is expected"),
         ({"patch_size": 16}, "clip.patch_size is unknown: remove it"),

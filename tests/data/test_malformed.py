@@ -67,7 +67,7 @@ SPLIT_FILES = {
     ),
     "NUL in a path": (
         split('["a\\u0000", 0, "x"]'),
-        ": train[0][0]='a\\x00': a text without the character 0 is expected",
+        ": train[0][0]='a\\x00': a text without NUL is expected",
     ),
     "infinite label": (
         split('["a", Infinity, "x"]'), ": train[0][1]=inf: a whole number is expected"

@@ -1,6 +1,5 @@
 """The steps of a tuning: what trains and what stays, rate and decay, rows that do not count."""
 
-import resource
 import types
 
 import jax
@@ -12,7 +11,7 @@ from flax import nnx
 from safe_jax.methods.contract import Recipe, Start
 from safe_jax.runtime import devices
 from safe_jax.runtime.errors import InputError
-from safe_jax.tuning import fit, loop, train
+from safe_jax.tuning import fit, train
 from tests.safe_run import Run, flat
 
 TRAINABLE = "attnpool/c_proj/.*|.*positional_embedding"
@@ -110,29 +109,3 @@ def test_weight_decay_is_decoupled(make_run):
     kept = flat(plain.step(plain.state, batch)[0].params)
     for path, x in start.items():
         np.testing.assert_allclose(kept[path] - decayed[path], 5e-4 * x, atol=1e-6)
-
-
-# Orbax's threads that fail leave files of theirs to the garbage collector.
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-@pytest.mark.parametrize("fails", ["at once", "in the background"])
-def test_a_checkpoint_that_cannot_be_written_has_one_line(
-    make_run, tmp_path, monkeypatch, caplog, fails
-):
-    """In the background Orbax raises twice: of the save, and when it closes."""
-    save, limit = loop.ocp.training.Checkpointer.save, resource.getrlimit(resource.RLIMIT_FSIZE)
-
-    def full(self, *arguments, **options):
-        if fails == "at once":
-            raise RuntimeError("File too large\nmore of it")
-        resource.setrlimit(resource.RLIMIT_FSIZE, (2000, limit[1]))  # bytes of a file
-        try:
-            save(self, *arguments, **options)
-        finally:
-            resource.setrlimit(resource.RLIMIT_FSIZE, limit)
-
-    monkeypatch.setattr(loop.ocp.training.Checkpointer, "save", full)
-    with pytest.raises(InputError, match=r"cannot be written in .*File too large.*--workdir") as it:
-        make_run(every=2).run(tmp_path / "checkpoints")
-    assert "\n" not in str(it.value)
-    assert not list((tmp_path / "checkpoints").iterdir())
-    assert not caplog.messages
