@@ -197,6 +197,8 @@ MISTAKES = [
     ({"learning_rate": float("nan")}, "config.learning_rate=nan: a finite number is expected"),
     ({"alpha": float("nan")}, "config.alpha=nan: a finite number is expected"),
     ({"eps": float("inf")}, "config.eps=inf: a finite number is expected"),
+    ({"eps": 0.0}, "config.eps=0.0: at least 1e-30 and at most 1 is expected"),
+    ({"prolip.eps": 1e-300}, "config.prolip.eps=1e-300: at least 1e-30 and at most 1 is"),
     (
         {"weight_decays": (0.1, float("nan"))},
         "config.weight_decays[1]=nan: a finite number is expected",
