@@ -102,7 +102,7 @@ class Row(_Part):
     seconds: NotNegative = field(
         ..., "of the method and of those it needs: SAFE-A's have SAFE's in them"
     )
-    unreadable: Positive | None = field(None, "images left out, also of transfers; None: all read")
+    unreadable: Large | None = field(None, "images left out, also of transfers; None: all read")
     knobs: dict[str, Any] = field({}, "of this method alone")
     tuned_on: Text | None = field(None, "the data set, where it is not the one evaluated on")
 
