@@ -5,9 +5,11 @@ Axes of a row's lists: e epochs, g points of a grid.
 
 import json
 import os
-from typing import Annotated, Any, NamedTuple, Self
+import re
+from typing import Annotated, Any, Literal, NamedTuple, Self
 
 import filelock
+import pydantic
 from pydantic import AfterValidator, Field
 
 from safe_jax.classifier import chance
@@ -15,7 +17,7 @@ from safe_jax.classifier.evaluation import Attention
 from safe_jax.runtime import paths, schema
 from safe_jax.runtime.errors import InputError
 from safe_jax.runtime.paths import Path
-from safe_jax.runtime.schema import Count, Fraction, Name, NotNegative, Percent, Positive, Text
+from safe_jax.runtime.schema import Bounds, Fraction, Name, NotNegative, Percent, Text
 from safe_jax.runtime.schema import knob as field
 
 
@@ -25,7 +27,18 @@ def _equal_lengths(lists: dict[str, list[float]]) -> dict[str, list[float]]:
     return lists
 
 
-Curve = Annotated[dict[str, list[float]], AfterValidator(_equal_lengths)]
+def _is_digest(text: str) -> str:
+    if not re.fullmatch("[0-9A-Za-z_-]{1,64}", text):
+        raise ValueError("letters and digits are expected")
+    return text
+
+
+Number = Annotated[float, AfterValidator(Bounds(ge=-1e39, le=1e39))]  # all that float32 holds
+Curve = Annotated[dict[str, list[Number]], AfterValidator(_equal_lengths)]
+Large = Annotated[int, AfterValidator(Bounds(ge=1, le=10**9))]
+Shots = Annotated[int, AfterValidator(Bounds(ge=1, le=10**6))]
+Seed = Annotated[int, AfterValidator(Bounds(ge=0, le=2**32 - 1))]
+Digest = Annotated[Text, AfterValidator(_is_digest)]  # a file is called so
 
 
 class _Part(schema.Model, extra="ignore"):
@@ -61,29 +74,29 @@ class Row(_Part):
     """A line of `results.jsonl`. A field that is None, or empty, is left out, but for `alpha`."""
 
     method: Name = field(..., "by its name in configs")
-    shots: Positive = field(..., "training images a class")
-    seed: Count = field(..., "of the subset, and of the order of training")
+    shots: Shots = field(..., "training images a class")
+    seed: Seed = field(..., "of the subset, and of the order of training")
     accuracy: Percent = field(..., "on the images of the split")
     images: Text | None = field(None, "digest of the names, sizes and times of the subset's files")
     dataset: Name = field(..., "evaluated on")
-    config_hash: Text = field(..., "digest of knobs, data and weights; equal in an experiment")
+    config_hash: Digest = field(..., "digest of knobs, data and weights; equal in an experiment")
     weights: Text = field(..., "NAME@DIGEST of the pre-trained model")
-    split: Text = field(..., "test, or val: validation images that chose nothing")
+    split: Literal["test", "val"] = field(..., "test, or val: validation images that chose nothing")
     protocol: Text | None = field(None, "few_shot, or tip_adapter: as published figures")
     released: Text | None = field(None, "the model's name, where it was read from OpenAI's file")
-    classes: Positive | None = field(None, "how many there are")
-    eval_images: Positive | None = field(None, "how many images of the split there are")
+    classes: Large | None = field(None, "how many there are")
+    eval_images: Large | None = field(None, "how many images of the split there are")
     selection: Text = field(..., "how values were chosen: config.selection, or none")
     alpha: Fraction | None = field(None, "chosen blend of the original pool (0) and the tuned (1)")
     b: NotNegative | None = field(None, "chosen sharpness of the cache")
     a: NotNegative | None = field(None, "chosen weight of the cache")
-    point: dict[str, float] = field({}, "chosen values on the method's other axes")
+    point: dict[str, Number] = field({}, "chosen values on the method's other axes")
     learning_rate: NotNegative | None = field(None, "chosen among the candidates")
     weight_decay: NotNegative | None = field(None, "chosen among the candidates")
     candidates: list[Candidate] = field([], "all that were tuned, where there are several")
     curve: Curve = field({}, "a grid (g,) by its axis; accuracy (g,) on `val`, `eval`, in per cent")
     val_accuracy: Percent | None = field(None, "on validation images, where there is no curve")
-    losses: list[float] = field([], "mean training loss of each epoch, (e,)")
+    losses: list[Number] = field([], "mean training loss of each epoch, (e,)")
     examples: list[Example] = field([], "a few images, drawn before any result")
     attention_on_object: dict[str, Percent] = field({}, "per cent: `original`, `tuned`, `even`")
     seconds: NotNegative = field(
@@ -91,6 +104,12 @@ class Row(_Part):
     )
     knobs: dict[str, Any] = field({}, "of this method alone")
     tuned_on: Text | None = field(None, "the data set, where it is not the one evaluated on")
+
+    @pydantic.model_validator(mode="after")
+    def _has_what_was_chosen(self) -> Self:
+        if self.candidates and None in (self.learning_rate, self.weight_decay):
+            raise ValueError("beside candidates, learning_rate and weight_decay are expected")
+        return self
 
     @property
     def key(self) -> "RowKey":

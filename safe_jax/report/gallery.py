@@ -2,6 +2,7 @@
 
 import base64
 import io
+import pathlib
 from collections.abc import Sequence
 from typing import Any, NamedTuple, Self
 
@@ -12,6 +13,7 @@ from matplotlib import colormaps
 from safe_jax.classifier.evaluation import Attention
 from safe_jax.experiment.results import Answer, Example, Row
 from safe_jax.report import summary
+from safe_jax.runtime import paths
 from safe_jax.runtime.errors import counted
 from safe_jax.runtime.paths import Path
 
@@ -88,13 +90,26 @@ class Gallery(NamedTuple):
 
 
 def _of_example(directory: Path, example: Example) -> Card:
-    try:
-        picture = (directory / example.image).read_bytes()
-    except OSError:
-        picture = None
+    picture = _read_inside(directory, example.image)
     answers = {"zero_shot": example.zero_shot, "safe": example.blended}
     predictions = [(summary.label(method), answer) for method, answer in answers.items()]
     return Card.of(example.label, picture, example.attention, predictions)
+
+
+def _read_inside(directory: Path, path: str) -> bytes | None:
+    """A file below a directory; None if it cannot be read.
+
+    A row is data from elsewhere: what it names outside of its directory is no picture of it, and is
+    not put into a page that may be handed on.
+    """
+    file, root = directory / path, directory
+    try:
+        if isinstance(file, pathlib.Path):
+            file, root = file.resolve(), paths.absolute(directory)
+        inside = file.is_relative_to(root) and ".." not in file.parts
+        return file.read_bytes() if inside and file.is_file() else None
+    except (OSError, ValueError, RuntimeError):  # a NUL in the path, a link to itself
+        return None
 
 
 def _maps(attention: Attention | None) -> list[Map]:
@@ -115,7 +130,7 @@ def _picture(content: bytes | None) -> tuple[str | None, int, int]:
     try:
         with PIL.Image.open(io.BytesIO(content)) as image:
             image = image.convert("RGB")
-    except OSError:
+    except Exception:  # Pillow raises many kinds
         return None, 0, 0
     image.thumbnail((_WIDEST, _WIDEST))
     return _data_uri(image, "jpeg", quality=85), *image.size

@@ -17,6 +17,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
 from matplotlib.ticker import MaxNLocator, NullLocator
 
+from safe_jax.report.texts import visible
+
 # So few that each differs from the others in both schemes. More lines than inks repeat the inks,
 # with other markers.
 SERIES = tuple(f"series-{n}" for n in range(1, 7))
@@ -196,7 +198,7 @@ def _for_page(svg: str, alt: str) -> str:
     svg = re.sub(r"<style.*?</style>|<!--.*?-->", "", svg, flags=re.DOTALL)
     svg = re.sub(r'<g id="[\w.]+"', "<g", svg)  # the same ids in every figure
     svg = re.sub(r"font-family: [^;]+; ", "", svg)
-    role = f'role="img" aria-label="{html.escape(alt)}"'
+    role = f'role="img" aria-label="{html.escape(visible(alt))}"'
     svg = re.sub(
         r'<svg[^>]* (viewBox="[^"]+")[^>]*>', lambda match: f"<svg {match[1]} {role}>", svg
     )

@@ -8,7 +8,7 @@ from safe_jax.experiment import results
 from safe_jax.experiment.results import Row
 from safe_jax.report import summary
 from safe_jax.runtime import paths, schema
-from safe_jax.runtime.errors import InputError
+from safe_jax.runtime.errors import InputError, counted
 from safe_jax.runtime.paths import Path
 
 
@@ -60,7 +60,9 @@ def load(directories: Sequence[Path]) -> list[Experiment]:
         names = list(map(str, directories))
     experiments = []
     for name, directory in zip(names, directories, strict=True):
-        groups = _by_experiment(results.read(directory / "results.jsonl"))
+        file = directory / "results.jsonl"
+        groups = _by_experiment(results.read(file))
+        _check_lengths(file, groups)
         several = len({rows[0].config_hash for rows in groups}) > 1
         for rows in reversed(groups):
             first = rows[0]
@@ -88,6 +90,23 @@ def _of_latest_knobs(rows: list[Row]) -> list[Row]:
     """The rows whose method has the knobs of its latest row."""
     latest = {row.method: row.knobs for row in rows}
     return [row for row in rows if row.knobs == latest[row.method]]
+
+
+def _check_lengths(file: Path, groups: Iterable[list[Row]]) -> None:
+    """Raises `InputError` for rows over whose seeds no mean can be taken."""
+    for rows in groups:
+        cells: dict[tuple[str, int], list[Row]] = {}
+        for row in rows:
+            cells.setdefault((row.method, row.shots), []).append(row)
+        for (method, shots), of_seeds in cells.items():
+            lengths = {len(row.losses) for row in of_seeds if row.losses}
+            grids = {tuple(row.curve["alpha"]) for row in of_seeds if "alpha" in row.curve}
+            if len(lengths) > 1 or len(grids) > 1:
+                what = "losses of other lengths" if len(lengths) > 1 else "curves at other alphas"
+                raise InputError(
+                    f"{file}: the seeds of {method!r} with {counted(shots, 'shot')} have "
+                    f"{what}: remove the lines that another config wrote"
+                )
 
 
 def _config(directory: Path, config_hash: str) -> dict[str, Any] | None:

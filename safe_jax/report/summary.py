@@ -82,7 +82,7 @@ def attention_shares(rows: Sequence[Row]) -> dict[str, dict[int, Shares]]:
     """Per cent of attention on the object, of each seed: by method, shots and key of ATTENTION."""
     found: dict[str, dict[int, Shares]] = {}
     for row in sorted(rows, key=lambda row: row.shots):
-        if row.attention_on_object:
+        if row.attention_on_object.keys() & ATTENTION.keys():
             by_shots = found.setdefault(row.method, {})
             shares = by_shots.setdefault(row.shots, {name: [] for name in ATTENTION})
             for name in shares.keys() & row.attention_on_object:
@@ -98,8 +98,9 @@ def tables(rows: Sequence[Row]) -> str:
     groups = list(by_dataset.values())
     tuned = [group for group in groups if not group[0].tuned_on]
     transfers = [group for group in groups if group[0].tuned_on]
-    mean = [_mean_rows(tuned)] if len(tuned) > 1 else []
-    return "\n\n".join(map(table, tuned + transfers + mean))
+    mean = _mean_rows(tuned) if len(tuned) > 1 else []
+    groups = [*tuned, *transfers, mean]
+    return "\n\n".join(table(group) for group in groups if group)
 
 
 def _mean_rows(by_dataset: list[list[Row]]) -> list[Row]:

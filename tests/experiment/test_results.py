@@ -56,7 +56,7 @@ def test_fields_that_a_row_lacks_are_left_out_but_for_alpha():
 
 
 def test_numbers_keep_every_bit(tmp_path):
-    numbers = [0.1 + 0.2, 1e-05, 1 / 3, 5e-324, 1.7976931348623157e308, 2.397608518600464]
+    numbers = [0.1 + 0.2, 1e-05, 1 / 3, 5e-324, 3.4028234663852886e38, 2.397608518600464]
     with Results(tmp_path / "results.jsonl", "pets") as results:
         results.add(row(losses=numbers))
     assert json.loads((tmp_path / "results.jsonl").read_text())["losses"] == numbers
@@ -74,10 +74,10 @@ def test_unknown_fields_are_ignored(tmp_path):
     ("change", "message"),
     [
         ({"shots": "2"}, "shots='2': a whole number is expected"),
-        ({"shots": 0}, "shots=0: at least 1 is expected"),
+        ({"shots": 0}, "shots=0: at least 1 and at most 1000000 is expected"),
         ({"shots": True}, "shots=True: a whole number is expected"),
         ({"seed": 1.5}, "seed=1.5: a whole number is expected"),
-        ({"seed": -1}, "seed=-1: at least 0 is expected"),
+        ({"seed": -1}, "seed=-1: at least 0 and at most 4294967295 is expected"),
         ({"method": " "}, "method=' ': a text that is not blank is expected"),
         ({"method": None}, "method=None: a text is expected"),
         ({"accuracy": 100.5}, "accuracy=100.5: at least 0 and at most 100 is expected"),
@@ -95,6 +95,27 @@ def test_unknown_fields_are_ignored(tmp_path):
             'curve={"alpha": [0.0], "eval": [1.0, 2.0]}: lists of equal length are expected',
         ),
         ({"candidates": [{"learning_rate": 1.0}]}, "candidates[0].weight_decay is missing"),
+        (
+            {"candidates": [{"learning_rate": 1.0, "weight_decay": 0.0}], "learning_rate": None},
+            "beside candidates, learning_rate and weight_decay are expected",
+        ),
+        ({"losses": [1e308]}, "losses[0]=1e+308: at least -1e+39 and at most 1e+39 is expected"),
+        (
+            {"point": {"mix": -1e308}},
+            "point.mix=-1e+308: at least -1e+39 and at most 1e+39 is expected",
+        ),
+        (
+            {"curve": {"alpha": [1e308]}},
+            "curve.alpha[0]=1e+308: at least -1e+39 and at most 1e+39 is expected",
+        ),
+        ({"split": "$x"}, "split='$x': one of test, val is expected"),
+        ({"config_hash": "../x"}, "config_hash='../x': letters and digits are expected"),
+        (
+            {"classes": 10**400},
+            f"classes=1{'0' * 56}...: at least 1 and at most 1000000000 is expected",
+        ),
+        ({"eval_images": 0}, "eval_images=0: at least 1 and at most 1000000000 is expected"),
+        ({"dataset": "a\x00b"}, "dataset='a\\x00b': a text without NUL is expected"),
         ({"knobs": [1]}, "knobs=[1]: an object is expected"),
         (
             {"attention_on_object": {"tuned": -1.0}},

@@ -3,7 +3,7 @@
 import re
 
 from safe_jax.experiment.results import Results
-from safe_jax.report import page, published, runs
+from safe_jax.report import gallery, page, published, runs
 from tests.fake_run import GAIN, PETS, example, put, rows
 
 
@@ -114,6 +114,20 @@ def test_the_gallery_shows_pictures_maps_and_predictions(tmp_path):
     assert "92 %" in first
     assert "picture missing" in second
     assert "data:image" not in second
+
+
+def test_a_picture_outside_of_the_run_is_not_shown(tmp_path):
+    run = put(tmp_path / "run", rows(seeds=(1,)))
+    secret = tmp_path / "secret.png"
+    (run / "examples" / "there.png").rename(secret)
+    (run / "examples" / "link.png").symlink_to(secret)
+    (run / "examples" / "loop.png").symlink_to(run / "examples" / "loop.png")
+    for named in ("../secret.png", str(secret), "examples/link.png", "examples/loop.png", "x/../y",
+                  "examples", "x" * 5000, ""):  # fmt: skip
+        assert gallery._read_inside(run, named) is None, named
+    (run / "examples" / "there.png").write_bytes(b"inside")
+    for named in ("examples/there.png", "./examples/there.png"):
+        assert gallery._read_inside(run, named) == b"inside"
 
 
 def test_attention_on_the_object_is_a_figure_and_a_table(tmp_path):

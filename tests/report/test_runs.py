@@ -1,6 +1,9 @@
 """Which rows of a directory belong together."""
 
+import pytest
+
 from safe_jax.report import runs
+from safe_jax.runtime.errors import InputError
 from tests.fake_run import put, rows
 
 
@@ -30,6 +33,23 @@ def test_a_later_row_replaces_one_of_the_same_subset(tmp_path):
     later = found[-1] | {"accuracy": 12.0, "images": "new"}
     (experiment,) = runs.load([put(tmp_path / "run", [*found, later])])
     assert accuracies(experiment) == [[43.0], [12.0]]
+
+
+@pytest.mark.parametrize(
+    ("edit", "message"),
+    [
+        ({"losses": [1.0]}, "the seeds of 'safe' with 2 shots have losses of other lengths"),
+        (
+            {"curve": {"alpha": [0.0, 0.5], "eval": [1.0, 2.0]}},
+            "the seeds of 'safe' with 2 shots have curves at other alphas",
+        ),
+    ],
+)
+def test_seeds_that_have_no_mean_are_refused(tmp_path, edit, message):
+    found = rows()
+    found[-1] |= edit
+    with pytest.raises(InputError, match=message):
+        runs.load([put(tmp_path / "run", found)])
 
 
 def test_rows_of_other_knobs_are_left_out(tmp_path):
