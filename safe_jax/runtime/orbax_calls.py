@@ -1,6 +1,7 @@
 """Calls of Orbax, whose failures become one line: files that are damaged, a disk that is full."""
 
 import contextlib
+import functools
 import gc
 import logging
 import sys
@@ -45,7 +46,17 @@ def attempt(function: Callable[[], T]) -> T:
         except Exception as error:  # of many kinds, for files that are damaged or a full disk
             failed = _failed(error)
         gc.collect()
+    if getattr(sys.excepthook, "func", None) is not _told_unless_late:
+        sys.excepthook = functools.partial(_told_unless_late, sys.excepthook)
     raise failed
+
+
+def _told_unless_late(
+    hook: Callable[..., object], kind: type[BaseException], error: BaseException, trace: Any
+) -> None:
+    """Drops what threads of TensorStore raise that end when the event loop is gone already."""
+    if not (kind is RuntimeError and str(error) == "Event loop is closed"):
+        hook(kind, error, trace)
 
 
 @contextlib.contextmanager
