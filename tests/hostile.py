@@ -174,7 +174,7 @@ def files_of(folder: pathlib.Path) -> list[str]:
     return sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file())
 
 
-def check(subject: Subject, folder: pathlib.Path, wanted: Any) -> str:
+def check(subject: Subject, folder: pathlib.Path, wanted: Any, edit: Edit) -> str:
     """Reads a damaged copy of a subject; raises `AssertionError` where the property fails.
 
     Returns `refused`, or what was read is `right` or, where nothing seals it, `other`.
@@ -200,7 +200,8 @@ def check(subject: Subject, folder: pathlib.Path, wanted: Any) -> str:
         return "refused"
     if found == wanted:
         return "right"
-    assert not subject.is_sealed, "another value was taken"
+    # An archive whose checksums were computed anew is another archive.
+    assert not subject.is_sealed or edit.kind == "member", "another value was taken"
     return "other"
 
 

@@ -5,6 +5,7 @@ What a rule lets through is listed with the reason beside it.
 
 import ast
 import pathlib
+import re
 
 import pytest
 
@@ -112,3 +113,18 @@ def test_public_functions_are_annotated():
                 if function.returns is None:
                     bare.append(f"{named(file)}, {function.name} returns")
     assert bare == []
+
+
+def test_every_promise_of_reliability_has_its_test():
+    """docs/reliability.md names them as `file::test`."""
+    root = PACKAGE.parent
+    page = (root / "docs" / "reliability.md").read_text()
+    named_tests = re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", page)
+    assert len(named_tests) > 20
+    missing = [
+        f"{file}::{name}"
+        for file, name in named_tests
+        if not (root / file).exists()
+        or name not in {function.name for function in functions(root / file)}
+    ]
+    assert missing == []

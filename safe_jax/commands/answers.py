@@ -1,5 +1,6 @@
 """The answers of `safe-jax predict`, a row for each image: as CSV or as JSON lines."""
 
+import contextlib
 import csv
 import io
 import json
@@ -84,13 +85,16 @@ class Answers:
         return paths.full_disk_told(where, "set TMPDIR to a folder on another disk")
 
     def __exit__(self, kind: object, *_: object) -> None:
-        with self._full_disk_told():
-            self._file.flush()
-        if self._output and kind is None:
-            self._file.seek(0)
-            paths.write(self._output, self._file)
-        if self._output:
-            self._file.close()
+        try:
+            with self._full_disk_told():
+                self._file.flush()
+            if self._output and kind is None:
+                self._file.seek(0)
+                paths.write(self._output, self._file)
+        finally:
+            if self._output:
+                with contextlib.suppress(OSError):  # of what could not be written above
+                    self._file.close()
 
 
 def _unnamed_file() -> BinaryIO:

@@ -1,6 +1,7 @@
 """Calls of Orbax, whose failures become one line: files that are damaged, a disk that is full."""
 
 import contextlib
+import functools
 import gc
 import logging
 import sys
@@ -46,7 +47,33 @@ def attempt(function: Callable[[], T]) -> T:
         except Exception as error:  # of many kinds, for files that are damaged or a full disk
             failed = _failed(error)
         gc.collect()
+    _drop_late_ones()
     raise failed
+
+
+def _drop_late_ones() -> None:
+    """Nothing is printed of reads that end later still, when their event loop is gone."""
+    if getattr(sys.excepthook, "func", None) is not _told_unless_late:
+        sys.excepthook = functools.partial(_told_unless_late, sys.excepthook)
+    if getattr(sys.unraisablehook, "func", None) is not _unraisable_told_unless_late:
+        hook = functools.partial(_unraisable_told_unless_late, sys.unraisablehook)
+        sys.unraisablehook = hook
+
+
+def _told_unless_late(
+    hook: Callable[..., object], kind: type[BaseException], error: BaseException, trace: Any
+) -> None:
+    if not _is_late(error):
+        hook(kind, error, trace)
+
+
+def _unraisable_told_unless_late(hook: Callable[..., object], unraisable: Any) -> None:
+    if not _is_late(unraisable.exc_value):
+        hook(unraisable)
+
+
+def _is_late(error: BaseException | None) -> bool:
+    return isinstance(error, RuntimeError) and str(error) == "Event loop is closed"
 
 
 @contextlib.contextmanager
