@@ -170,7 +170,7 @@ def convert(folder, subjects):
 
 def convert_unforeseen(folder, subjects):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(weights.paths, "check_room", lambda *_: None)
+        patch.setattr(weights.disk, "check_room", lambda *_: None)
         convert(folder, subjects)
 
 

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 import numpy as np
 
 from safe_jax.bank import checksums
-from safe_jax.runtime import paths, schema
+from safe_jax.runtime import disk, paths, schema
 from safe_jax.runtime.errors import InputError
 from safe_jax.runtime.schema import Positive
 
@@ -67,7 +67,7 @@ def _open_partial(folder, wanted, shapes):
         return [np.lib.format.open_memmap(file, mode="r+") for file in files]
     paths.remove_folder(folder)
     try:
-        with paths.full_disk_told(folder, "set config.cache_dir to a folder on a larger disk"):
+        with disk.full_disk_told(folder, "set config.cache_dir to a folder on a larger disk"):
             folder.mkdir()
             arrays = _allocated(files, shapes)
             paths.write(contents, wanted.model_dump_json().encode())

@@ -22,7 +22,7 @@ from orbax.checkpoint import v1 as ocp
 from safe_jax.clip import table
 from safe_jax.clip.config import Activation, CLIPConfig
 from safe_jax.clip.model import CLIP, ImageTower
-from safe_jax.runtime import devices, orbax_calls, paths, schema
+from safe_jax.runtime import devices, disk, orbax_calls, paths, schema
 from safe_jax.runtime.errors import InputError, listing
 
 _TOWER = "visual", "attnpool"
@@ -232,7 +232,7 @@ def save(
     metadata = Metadata(clip=config, digest=digest(leaves, config), **dict(extras))
     tree: Any = {name.replace("/", "."): np.asarray(x) for name, x in leaves.items()}
     size = sum(x.nbytes for x in tree.values())
-    paths.check_room(path.parent, size, "the weights", "choose another destination")
+    disk.check_room(path.parent, size, "the weights", "choose another destination")
     given: Any = {"custom_metadata": metadata.model_dump(mode="json")}
     # Under a name of this process's own: another may be converting to the same place.
     whole: Any = contextlib.nullcontext(path) if paths.is_remote(path) else paths.whole_folder(path)

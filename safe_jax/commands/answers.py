@@ -12,7 +12,7 @@ from typing import Any, BinaryIO, Self
 
 import numpy as np
 
-from safe_jax.runtime import paths
+from safe_jax.runtime import disk, paths
 
 _DECIMALS = 6
 
@@ -80,9 +80,9 @@ class Answers:
 
     def _full_disk_told(self):
         if self._output is None:
-            return paths.full_disk_told("standard output", "write to another disk")
+            return disk.full_disk_told("standard output", "write to another disk")
         where = f"{tempfile.gettempdir()}/{self._output.name}"
-        return paths.full_disk_told(where, "set TMPDIR to a folder on another disk")
+        return disk.full_disk_told(where, "set TMPDIR to a folder on another disk")
 
     def __exit__(self, kind: object, *_: object) -> None:
         try:

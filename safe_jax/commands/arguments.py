@@ -6,7 +6,7 @@ import pathlib
 import re
 from typing import Any, TypeVar
 
-from safe_jax.runtime import command_line, paths, schema
+from safe_jax.runtime import command_line, disk, paths, schema
 from safe_jax.runtime.errors import InputError
 
 ModelT = TypeVar("ModelT", bound=schema.Model)
@@ -98,5 +98,5 @@ def output_file(given: str, suffixes: tuple[str, ...]) -> pathlib.Path:
     if file.is_dir():
         raise InputError(f"{given} is a folder; a file name is expected")
     file.parent.mkdir(parents=True, exist_ok=True)
-    paths.check_writable(file.parent)
+    disk.check_writable(file.parent)
     return file

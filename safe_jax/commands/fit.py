@@ -5,7 +5,7 @@ import pathlib
 
 from safe_jax.commands import arguments
 from safe_jax.methods import catalogue
-from safe_jax.runtime import paths
+from safe_jax.runtime import disk, paths
 
 EXAMPLE = "  safe-jax fit photos/ --weights RN50 --output pets"
 
@@ -75,4 +75,4 @@ def _check_new(output: pathlib.Path) -> None:
     from safe_jax.classifier import artifact
 
     artifact.check_new(output)
-    paths.check_writable(output.absolute().parent)
+    disk.check_writable(output.absolute().parent)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from safe_jax.commands import arguments
 from safe_jax.commands.answers import Answers, answer, failure
 from safe_jax.data.folders import SUFFIXES
-from safe_jax.runtime import paths
+from safe_jax.runtime import disk, paths
 from safe_jax.runtime.errors import InputError
 
 if TYPE_CHECKING:
@@ -143,7 +143,7 @@ class _Pictures:
     def __init__(self, folder: str, classifier: "ImageClassifier"):
         self._folder = arguments.on_disk(folder)
         self._folder.mkdir(parents=True, exist_ok=True)
-        paths.check_writable(self._folder)
+        disk.check_writable(self._folder)
         self._size = classifier.image_size
         self._taken: set[pathlib.Path] = set()
         if not classifier.has_tuned_pool:

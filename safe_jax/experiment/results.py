@@ -4,16 +4,15 @@ Axes of a row's lists: e epochs, g points of a grid.
 """
 
 import json
-import os
 import re
 from typing import Annotated, Any, Literal, NamedTuple, Self
 
-import filelock
 import pydantic
 from pydantic import AfterValidator, Field
 
 from safe_jax.classifier import chance
 from safe_jax.classifier.evaluation import Attention
+from safe_jax.experiment.row_lines import BucketObject, DiskFile
 from safe_jax.runtime import paths, schema
 from safe_jax.runtime.errors import InputError
 from safe_jax.runtime.paths import Path
@@ -168,11 +167,11 @@ class Results:
 
         self.path = path
         self.dataset = dataset
-        self._file: _DiskFile | _BucketObject | None = None
+        self._file: DiskFile | BucketObject | None = None
 
         def open_and_read() -> list[str]:
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = _BucketObject(path) if paths.is_remote(path) else _DiskFile(path)
+            self._file = BucketObject(path) if paths.is_remote(path) else DiskFile(path)
             return [line.decode("latin-1") for line in self._file.lines]  # keeps any byte
 
         try:
@@ -225,59 +224,6 @@ class Results:
                 common = row.model_dump(include=_OF_TRANSFER)
                 self.add(Row(**common, dataset=name, accuracy=accuracy, tuned_on=row.dataset))
         self.add(row)
-
-
-class _DiskFile:
-    """Lines of a file on a disk, locked by this process."""
-
-    def __init__(self, path: Path):
-        # The operating system drops the lock with the process, however it ends.
-        self._lock = filelock.FileLock(path.with_name(f".{path.name}.lock"))
-        try:
-            self._lock.acquire(blocking=False)
-        except filelock.Timeout:
-            raise InputError(
-                f"another run is writing {path}: wait for it, or choose another --workdir"
-            ) from None
-        self._path = path
-        self._file = open(path, "a+b", buffering=0)  # noqa: SIM115
-        self._file.seek(0)
-        *self.lines, cut_off = self._file.read().split(b"\n")
-        if cut_off:  # by a kill
-            self._file.truncate(sum(len(line) + 1 for line in self.lines))
-
-    def append(self, line: bytes) -> None:
-        before = self._file.seek(0, os.SEEK_END)
-        row = line + b"\n"
-        try:
-            with paths.full_disk_told(
-                self._path, "set another --workdir; the same command goes on"
-            ):
-                while row:  # a disk that gets full takes a part
-                    row = row[self._file.write(row) :]
-                os.fsync(self._file.fileno())
-        except BaseException:
-            self._file.truncate(before)
-            raise
-
-    def close(self) -> None:
-        self._file.close()
-        self._lock.release()
-
-
-class _BucketObject:
-    """Lines of an object in a bucket, which is rewritten for each: it cannot be appended to."""
-
-    def __init__(self, path: Path):
-        self.path = path
-        self.lines = path.read_bytes().split(b"\n")[:-1] if path.exists() else []
-
-    def append(self, line: bytes) -> None:
-        self.lines.append(line)
-        self.path.write_bytes(b"".join(line + b"\n" for line in self.lines))
-
-    def close(self) -> None:
-        pass
 
 
 def read(path: Path) -> list[Row]:

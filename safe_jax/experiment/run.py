@@ -18,7 +18,7 @@ from safe_jax.experiment.knobs import Config
 from safe_jax.experiment.prepare import Described
 from safe_jax.experiment.results import Results, Row
 from safe_jax.experiment.trial import Shared, Subset, Trial
-from safe_jax.runtime import hosts, paths
+from safe_jax.runtime import disk, hosts, paths
 from safe_jax.runtime.errors import InputError
 
 log = logging.getLogger(__name__)
@@ -33,7 +33,7 @@ def run(config: ConfigDict, workdir: Any) -> list[Row]:
     """
     workdir = paths.parse(workdir)
     if isinstance(workdir, pathlib.Path):
-        paths.check_writable(workdir, "--workdir")
+        disk.check_writable(workdir, "--workdir")
     workdir = paths.absolute(workdir)  # Orbax takes no relative paths
     hosts.check_shared(workdir)
     checked = knobs.read(config)

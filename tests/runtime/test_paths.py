@@ -11,7 +11,7 @@ import pytest
 
 from configs import default
 from safe_jax.experiment import run as experiment
-from safe_jax.runtime import paths
+from safe_jax.runtime import disk, paths
 from safe_jax.runtime.errors import InputError
 
 
@@ -246,6 +246,6 @@ def test_folders_that_are_there_or_can_be_made_are_taken(tmp_path):
     (tmp_path / "there").mkdir()
     (tmp_path / "link").symlink_to("there")
     for given in ("there", "link", "link/below", "new/below/it"):
-        paths.check_writable(tmp_path / given)
+        disk.check_writable(tmp_path / given)
         assert paths.cache(tmp_path / given) == tmp_path / given
     assert sorted(os.listdir(tmp_path)) == ["link", "there"]
