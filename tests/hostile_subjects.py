@@ -75,7 +75,7 @@ def make(root: pathlib.Path) -> dict[str, Subject]:
         "resealed": Subject(made["resealed"], _loaded_resealed),
         "bank": Subject(made["bank"], bank.read, **mended),
         "state": Subject(made["state"], lambda f: tune(f / "tuning"), **mended),
-        "split": Subject(made["split"], lambda f: records.read_split_file(f / "split.json")),
+        "split": Subject(made["split"], lambda f: records.read_split_file(f / "split.json", f)),
         "prompts": Subject(made["prompts"], lambda f: prompts.read(f / "prompts.json", CLASSES)),
         "rows": Subject(made["rows"], lambda f: results.read(f / "results.jsonl")),
     }

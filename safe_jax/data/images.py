@@ -189,6 +189,8 @@ def opened(path: Openable) -> Iterator[PIL.Image.Image]:
         raise InputError(_too_large()) from error
     except Exception as error:  # a damaged file can make Pillow's plugins raise anything
         reason = getattr(error, "strerror", None) or error  # of the system, without its number
+        if isinstance(error, PIL.UnidentifiedImageError):  # its text shows an object of Python's
+            reason = "no format of images that Pillow knows"
         raise InputError(f"cannot be decoded: {reason}") from error
 
 

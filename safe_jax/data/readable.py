@@ -52,10 +52,11 @@ def leave_out(
     bad = {paths[at]: why for at, why in reasons([image_dir / path for path in paths], workers)}
     if not bad:
         return dict(parts), 0
+    said = f"{counted(len(bad), 'image')} cannot be used"
     lines = listing([f"{path}: {why}" for path, why in bad.items()])
     if unreadable == "refuse":
-        raise InputError(f"{len(bad)} images cannot be used:{lines}")
-    log.warning("%d images cannot be used and are left out:%s", len(bad), lines)
+        raise InputError(f"{said}:{lines}")
+    log.warning("%s, and will be left out:%s", said, lines)
     kept = {name: [r for r in part if r.path not in bad] for name, part in parts.items()}
     for name, part in parts.items():
         gone = sorted({r.classname for r in part} - {r.classname for r in kept[name]})

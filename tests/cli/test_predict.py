@@ -50,7 +50,7 @@ def test_a_folder_gives_a_row_for_each_image_below_it(bench, fitted, mixed):
     assert all(row["label"] and row["error"] == "" for row in good)
     assert all(row["label"] == row["probability"] == "" for row in bad)
     assert "truncated" in bad[0]["error"]
-    assert bad[1]["error"].startswith("cannot be decoded: cannot identify")
+    assert bad[1]["error"].startswith("cannot be decoded: no format")
     alone = read(bench.safe_jax("predict", fitted.folder, mixed / "1.jpg").out)
     assert alone == good[:1]
 

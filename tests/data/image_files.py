@@ -128,7 +128,7 @@ REFUSED = {
     "pa.tif": (lambda: saved(picture(64, 64, "RGBA").convert("PA"), "TIFF"), "mode PA, which"),
     "strip.png": (lambda: saved(picture(1, 5000), "PNG"), "1 x 5000 px, one side more than 100"),
     "row.png": (lambda: saved(picture(1010, 10), "PNG"), "1010 x 10 px, one side more than"),
-    "empty.png": (lambda: b"", "cannot be decoded: cannot identify"),
+    "empty.png": (lambda: b"", "cannot be decoded: no format"),
     "cut.png": (lambda: saved(picture(64, 64), "PNG")[:6000], "cannot be decoded: .*truncated"),
     "cut.gif": (lambda: saved(picture(64, 64, "P"), "GIF")[:-2000], "cannot be decoded"),
     "cut.webp": (lambda: saved(picture(64, 64), "WEBP")[:-500], "cannot be decoded"),

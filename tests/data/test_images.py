@@ -291,7 +291,7 @@ def test_readable_images_go_on_where_others_have_reasons(files):
                 np.testing.assert_array_equal(pixels_nhwc[number], wanted)
         # The name of the file is the caller's to say.
         assert "truncated" in reasons[2]
-        assert reasons[5].startswith("cannot be decoded: cannot identify")
+        assert reasons[5].startswith("cannot be decoded: no format")
         assert reasons[9] == "missing"
 
 

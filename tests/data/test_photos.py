@@ -238,7 +238,7 @@ def test_every_image_is_examined_and_reasons_are_given(tmp_path, caplog):
     for line, said in zip(
         lines,
         [
-            "cut.jpg: .*truncated", "text.jpg: .*cannot identify", "folder.jpg: a folder, where",
+            "cut.jpg: .*truncated", "text.jpg: .*no format", "folder.jpg: a folder, where",
             "absent.jpg: missing", ".*: its name is not valid UTF-8",
         ],
         strict=True,

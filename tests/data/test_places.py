@@ -110,4 +110,4 @@ def test_a_pipe_is_left_out_like_any_image_that_cannot_be_used(tmp_path, caplog)
     found, count = readable.leave_out(given.parts, tmp_path, "skip", workers=1)
     assert count == 1
     assert [record.path for record in found["train"]] == ["a/1.jpg", "b/1.jpg"]
-    assert "1 images cannot be used and are left out:\n  a/2.jpg: a pipe" in caplog.text
+    assert "1 image cannot be used, and will be left out:\n  a/2.jpg: a pipe" in caplog.text

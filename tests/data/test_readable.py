@@ -4,7 +4,7 @@ import pytest
 
 from safe_jax.data import readable
 from safe_jax.data.records import Record
-from safe_jax.runtime.errors import InputError
+from safe_jax.runtime.errors import InputError, counted
 from tests.data.image_files import picture
 
 
@@ -39,7 +39,8 @@ def test_images_are_left_out_and_counted_once(root, parts, kept, count, caplog):
     assert left_out == count
     assert {name: "".join(r.path[0] for r in part) for name, part in found.items()} == kept
     assert [
-        f"{count} images cannot be used and are left out:" in m for m in caplog.messages[:1]
+        f"{counted(count, 'image')} cannot be used, and will be left out:" in m
+        for m in caplog.messages[:1]
     ] == ([True] if count else [])
 
 
@@ -57,7 +58,7 @@ def test_what_would_have_no_image_left_is_refused(root, parts, said):
 
 
 def test_benchmarks_refuse_and_say_how_to_leave_out(root):
-    with pytest.raises(InputError, match=r"1 images cannot be used:\n  x\.png: cannot be"):
+    with pytest.raises(InputError, match=r"1 image cannot be used:\n  x\.png: cannot be"):
         readable.leave_out(parts_of(train="ab", test="cx"), root, "refuse", workers=2)
     with pytest.raises(InputError, match=r"1 of 2 .* config\.unreadable=skip:\n.*x\.png"):
         readable.check([root / "a.png", root / "x.png"], workers=2)
