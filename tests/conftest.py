@@ -18,7 +18,7 @@ from tests.commands import ROOT, Done, command
 
 jax.config.update("jax_num_cpu_devices", 8)
 
-pytest_plugins = ["tests.fitted", "tests.safe_run"]
+pytest_plugins = ["tests.fitted", "tests.safe_run", "tests.siglip.released"]
 
 # Most of the tests' time goes into compiling. What one process has compiled serves the others; and
 # as programs run but a few times, XLA spends little on optimizing them.

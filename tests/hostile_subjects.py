@@ -9,12 +9,15 @@ import jax.numpy as jnp
 import numpy as np
 import PIL.Image
 
+from safe_jax import backbones
 from safe_jax.bank import store
+from safe_jax.checkpoints import files as torch_files
+from safe_jax.checkpoints import state_dict, trees, weights
 from safe_jax.classifier import artifact
 from safe_jax.classifier.classifier import Classifier, Origin
 from safe_jax.classifier.image_classifier import Backbone, ImageClassifier, Making
-from safe_jax.clip import torch_files, weights
 from safe_jax.clip.config import CLIPConfig
+from safe_jax.clip.family import FAMILY
 from safe_jax.data import prompts, records
 from safe_jax.experiment import results
 from safe_jax.methods.contract import Setting
@@ -43,10 +46,10 @@ def make(root: pathlib.Path) -> dict[str, Subject]:
     leaves = tiny.leaves(CONFIG)
     made = {name: root / name for name in NAMES}
     for name in ("pt", "safetensors"):
-        torch_files.write(made[name] / f"clip.{name}", weights.to_torch(leaves))
+        torch_files.write(made[name] / f"clip.{name}", state_dict.to_torch(FAMILY, leaves))
     made["weights"].mkdir()
     weights.save(made["weights"] / "clip", CONFIG, leaves)
-    model = weights.load(made["weights"] / "clip")
+    model = backbones.load(made["weights"] / "clip")
     for name in ("classifier", "resealed"):
         artifact.save(_classifier(model, leaves), made[name] / "pets")
     bank = _Bank(model, root / "images")
@@ -90,12 +93,12 @@ def _digest(arrays) -> str:
 
 
 def _checkpoint(file):
-    converted = weights.from_torch(torch_files.read(file))
+    converted = state_dict.from_torch(FAMILY, torch_files.read(file))
     return converted.config, _digest(converted.leaves)
 
 
 def _weights(folder):
-    return _digest(weights.flatten(weights.load(folder / "clip")))
+    return _digest(trees.flatten(backbones.load(folder / "clip")))
 
 
 def _classifier(model, leaves) -> ImageClassifier:
@@ -104,7 +107,12 @@ def _classifier(model, leaves) -> ImageClassifier:
     method, params, context = Safe.start(setting, SafeSettings())
     origin = Origin("pets", "clip@0", 1, 1, "", "")
     backbone = Backbone(
-        name="clip", digest="0" * 64, clip=CONFIG, trunk_dtype="float32", dense_dtype="float16"
+        name="clip",
+        digest="0" * 64,
+        family="clip",
+        config=CONFIG.model_dump(mode="json"),
+        trunk_dtype="float32",
+        dense_dtype="float16",
     )
     making = Making(
         dataset="pets", shots=1, seed=1, images="", config_hash="", train_images=2, val_images=0,
@@ -112,7 +120,7 @@ def _classifier(model, leaves) -> ImageClassifier:
     )  # fmt: skip
     return ImageClassifier(
         Classifier("safe", method, params, context, {"alpha": 0.5}, CLASSES, origin),
-        backbone, weights.image_tower(model), weights.to_torch(leaves), 1.0,
+        backbone, model.image_tower(), state_dict.to_torch(FAMILY, leaves), 1.0,
         tuple((f"a {name}",) for name in CLASSES), ("a {}",), making,
     )  # fmt: skip
 

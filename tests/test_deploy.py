@@ -13,8 +13,8 @@ import pytest
 import torch
 
 from safe_jax import SafeClassifier, clip
+from safe_jax.checkpoints import files as torch_files
 from safe_jax.classifier import artifact, export
-from safe_jax.clip import torch_files
 from safe_jax.data import photos
 from safe_jax.estimator import fit
 from safe_jax.runtime import devices

@@ -19,8 +19,9 @@ from safe_jax import clip
 from safe_jax.bank import store
 from safe_jax.bank.view import View
 from safe_jax.classifier.evaluate import Reader, evaluate
-from safe_jax.clip import torch_files
+from safe_jax.clip import convert
 from safe_jax.data import datasets, few_shot, images
+from safe_jax.data.preprocessing import normalize
 from safe_jax.experiment import knobs
 from safe_jax.methods.contract import Setting
 from safe_jax.methods.safe import Safe
@@ -56,7 +57,7 @@ def golden(shared):
 @pytest.fixture(scope="module")
 def weights_dir(shared, tmp_path_factory):
     directory = tmp_path_factory.mktemp("weights") / "clip_small"
-    torch_files.convert(shared / "golden" / "clip_small.pt", directory)
+    convert.convert(shared / "golden" / "clip_small.pt", directory)
     return directory
 
 
@@ -86,7 +87,7 @@ def test_pixels_are_openais(shared, golden):
 
 
 def test_image_features_are_openais(golden, model):
-    pixels = images.normalize(golden["pixels"])
+    pixels = normalize(golden["pixels"])
     dense_bhwc, image_bd = image_features(model.folded(), pixels)  # as banks are made
     assert distance(dense_bhwc, golden["dense_bhwc"]) < 1e-5
     assert distance(image_bd, golden["image_bd"]) < 1e-5
@@ -107,7 +108,7 @@ def test_odd_texts_are_tokenized_as_openai_does(golden):
 
 
 def test_torchscript_archive_gives_both_towers(shared, tmp_path):
-    torch_files.convert(shared / "golden" / "tiny_torchscript.pt", tmp_path / "tiny")
+    convert.convert(shared / "golden" / "tiny_torchscript.pt", tmp_path / "tiny")
     model = clip.load(tmp_path / "tiny")
     want = np.load(shared / "golden" / "tiny_torchscript.npz")
     assert distance(call(model, "encode_image", want["images_bhwc"]), want["image_bd"]) < 1e-4

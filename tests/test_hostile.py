@@ -17,8 +17,11 @@ import hypothesis.strategies as st
 import numpy as np
 import pytest
 
+from safe_jax.backbones import convert as backbones_convert
+from safe_jax.checkpoints import state_dict, weights
 from safe_jax.classifier import artifact
-from safe_jax.clip import torch_files, weights
+from safe_jax.clip import convert as clip_convert
+from safe_jax.clip.family import FAMILY
 from safe_jax.commands.answers import Answers, answer
 from safe_jax.data import images
 from safe_jax.experiment.results import Results
@@ -75,7 +78,7 @@ def test_what_is_damaged_at_random_is_refused_or_right(subjects, tmp_path, pytes
 
 def tensors(**changes):
     """The state dict of the smallest CLIP, with tensors changed, or left out where None."""
-    state = weights.to_torch(tiny.leaves(hostile_subjects.CONFIG))
+    state = state_dict.to_torch(FAMILY, tiny.leaves(hostile_subjects.CONFIG))
     return {name: x for name, x in (state | changes).items() if x is not None}
 
 
@@ -114,7 +117,7 @@ def test_a_checkpoint_that_makes_no_sense_is_refused(tmp_path, name):
     change, message = CHECKPOINTS[name]
     began = time.monotonic()
     with pytest.raises(InputError, match=message):
-        weights.from_torch(tensors(**change))
+        state_dict.from_torch(FAMILY, tensors(**change))
     assert time.monotonic() - began < hostile.SECONDS
 
 
@@ -165,7 +168,7 @@ def keep(folder, subjects):
 
 
 def convert(folder, subjects):
-    torch_files.convert(subjects["pt"][0].folder / "clip.pt", folder / "clip")
+    clip_convert.convert(subjects["pt"][0].folder / "clip.pt", folder / "clip")
 
 
 def convert_unforeseen(folder, subjects):
@@ -175,7 +178,7 @@ def convert_unforeseen(folder, subjects):
 
 
 def convert_back(folder, subjects):
-    torch_files.convert_back(subjects["weights"][0].folder / "clip", folder / "clip.pt")
+    backbones_convert.convert_back(subjects["weights"][0].folder / "clip", folder / "clip.pt")
 
 
 def fill_bank(folder, subjects):

@@ -14,7 +14,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 # Each room may import the rooms after it, and none before it.
 ROOMS = (
     "commands", "estimator", "main", "report", "configs", "experiment", "classifier", "tuning",
-    "methods", "bank", "clip", "data", "runtime",
+    "methods", "bank", "backbones", "clip", "siglip", "checkpoints", "data", "runtime",
 )  # fmt: skip
 # A report is made from rows alone: these modules of rooms above it are declarations, without JAX.
 REPORT_READS = {"safe_jax.experiment.results", "safe_jax.methods.catalogue"}

@@ -13,8 +13,9 @@ import PIL.Image
 from ml_collections import FrozenConfigDict
 
 from configs import default
-from safe_jax.clip import weights
+from safe_jax.checkpoints import trees, weights
 from safe_jax.clip.config import CLIPConfig
+from safe_jax.clip.model import CLIP
 
 CONFIG = CLIPConfig(
     embed_dim=32,
@@ -47,7 +48,7 @@ def leaves(config=CONFIG, seed=0):
 
 @functools.cache
 def _shapes(config):
-    return {p: x.shape for p, x in weights.flatten(weights.abstract_model(config)).items()}
+    return {p: x.shape for p, x in trees.flatten(trees.abstract_model(config, kind=CLIP)).items()}
 
 
 def _initial(rng, name, shape):

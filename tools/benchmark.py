@@ -22,7 +22,7 @@ import torch
 from safe_jax.clip.model import PRESETS
 from tools.benchmarks import grid, harness, input, pool, trunk, tuning
 
-CASES = ("trunk", "pool", "tuning", "cache_grid", "input_pipeline")
+CASES = ("trunk", "pool", "map_head", "tuning", "cache_grid", "input_pipeline")
 
 
 def cases(name: str, args, dtype, device, folder: pathlib.Path) -> list[harness.Case]:
@@ -32,6 +32,8 @@ def cases(name: str, args, dtype, device, folder: pathlib.Path) -> list[harness.
         return trunk.cases(preset, args.trunk_batch, dtype, device)
     if name == "pool":
         return pool.cases(preset, args.batch, device)
+    if name == "map_head":
+        return pool.map_head_cases(args.batch, device)
     if name == "tuning":
         return tuning.cases(preset, dtype, device)
     if name == "cache_grid":

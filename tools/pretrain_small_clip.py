@@ -25,9 +25,12 @@ from flax import nnx
 
 from safe_jax import clip
 from safe_jax.bank import batches
-from safe_jax.clip import torch_files, weights
+from safe_jax.checkpoints import files as torch_files
+from safe_jax.checkpoints import state_dict, trees
+from safe_jax.clip.family import FAMILY
 from safe_jax.clip.model import CLIP, CLIPConfig
-from safe_jax.data import images, prompts, scenes
+from safe_jax.data import prompts, scenes
+from safe_jax.data.preprocessing import normalize
 from safe_jax.methods.contract import Recipe, Start
 from safe_jax.methods.text_head import unit
 from safe_jax.methods.text_rows import text_rows
@@ -110,9 +113,9 @@ class Contrastive:
 
     def loss(self, params, batch_stats, batch):
         """Cross entropy `(b,)` of finding the caption of an image and the image of a caption."""
-        leaves = weights.unflatten(params | batch_stats)
+        leaves = trees.unflatten(params | batch_stats)
         model = nnx.merge(self.graphdef, leaves, copy=True)  # a copy: batch norm writes into it
-        image_bd = unit(model.encode_image(images.normalize(batch["pixels_bhwc"])))
+        image_bd = unit(model.encode_image(normalize(batch["pixels_bhwc"])))
         text_bd = unit(model.encode_text(batch["tokens_bt"]))
         scale = jnp.exp(jnp.minimum(model.logit_scale[...], MAX_LOGIT_SCALE))
         logits_bb = scale * image_bd @ text_bd.T
@@ -134,7 +137,9 @@ def new_model(image_size: int) -> CLIP:
 def train_stage(stage: Stage, leaves: dict, workdir: pathlib.Path) -> dict:
     """The leaves by path after this stage, from those before it."""
     recipe = Recipe(trainable=".*", learning_rate=stage.learning_rate, weight_decay=0.05)
-    model = weights.abstract_model(CONFIG.model_copy(update={"image_size": stage.image_size}))
+    model = trees.abstract_model(
+        CONFIG.model_copy(update={"image_size": stage.image_size}), kind=FAMILY.model
+    )
     model.train()  # batch norm by the batch at hand
     params, batch_stats = _split_stats(leaves)
     numbers_sb = np.arange(stage.steps * BATCH_SIZE).reshape(stage.steps, BATCH_SIZE)
@@ -161,7 +166,7 @@ def _split_stats(leaves):
 
 def pretrain(stages, workdir: pathlib.Path) -> dict:
     """The leaves by path of the trained model, ready for inference."""
-    leaves = weights.flatten(new_model(stages[0].image_size))
+    leaves = trees.flatten(new_model(stages[0].image_size))
     for stage in stages:
         leaves = _resize_positions(leaves, stage.image_size // 32)
         leaves = train_stage(stage, leaves, workdir)
@@ -182,16 +187,18 @@ def _resize_positions(leaves, side):
 
 def _measure_stats(stage, leaves):
     """Batch norm's statistics, averaged over batches that the last stage has trained on."""
-    model = weights.abstract_model(CONFIG.model_copy(update={"image_size": stage.image_size}))
+    model = trees.abstract_model(
+        CONFIG.model_copy(update={"image_size": stage.image_size}), kind=FAMILY.model
+    )
     model.train()
     model.set_attributes(nnx.BatchNorm, momentum=0.0)  # what is kept is the last batch's
     graphdef = nnx.graphdef(model)
 
     @jax.jit
     def stats_of(leaves, pixels_bhwc):
-        model = nnx.merge(graphdef, weights.unflatten(leaves), copy=True)
-        model.dense_features(images.normalize(pixels_bhwc))
-        return _split_stats(weights.flatten(model))[1]
+        model = nnx.merge(graphdef, trees.unflatten(leaves), copy=True)
+        model.dense_features(normalize(pixels_bhwc))
+        return _split_stats(trees.flatten(model))[1]
 
     measured = [
         stats_of(leaves, make_batch(stage, range(n, n + BATCH_SIZE))["pixels_bhwc"])
@@ -220,7 +227,7 @@ def measure(model: CLIP, stage: Stage) -> dict[str, float]:
     def features(params, pixels_bhwc, tokens_bt):
         model = nnx.merge(graphdef, params)
         return (
-            unit(model.encode_image(images.normalize(pixels_bhwc))),
+            unit(model.encode_image(normalize(pixels_bhwc))),
             unit(model.encode_text(tokens_bt)),
         )
 
@@ -258,9 +265,11 @@ def main() -> None:
         parser.error(f"{args.output} exists already: move it, or choose another --output")
     stages = [dataclasses.replace(s, steps=n) for s, n in zip(STAGES, args.steps, strict=True)]
     leaves = pretrain(stages, pathlib.Path(args.workdir).resolve())
-    half = {name: x.astype(np.float16) for name, x in weights.to_torch(leaves).items()}
-    rounded = weights.from_torch(half).leaves
-    model = nnx.merge(nnx.graphdef(weights.abstract_model(CONFIG)), weights.unflatten(rounded))
+    half = {name: x.astype(np.float16) for name, x in state_dict.to_torch(FAMILY, leaves).items()}
+    rounded = state_dict.from_torch(FAMILY, half).leaves
+    model = nnx.merge(
+        nnx.graphdef(trees.abstract_model(CONFIG, kind=FAMILY.model)), trees.unflatten(rounded)
+    )
     for what, accuracy in measure(model, stages[-1]).items():
         print(f"{what}: {accuracy:.1f}")
     torch_files.write(args.output, half)

@@ -13,9 +13,9 @@ import numpy as np
 from flax import nnx
 from pydantic import AfterValidator
 
-from safe_jax.clip import weights
-from safe_jax.clip.model import ImageTower
+from safe_jax.backbones.contract import ImageTower
 from safe_jax.data import images
+from safe_jax.data.preprocessing import Preprocessing, normalize
 from safe_jax.runtime import devices, schema
 from safe_jax.runtime.schema import Bounds, ListOrTuple, knob
 
@@ -39,7 +39,7 @@ class CropSettings(schema.Model):
 
 def fold(model: ImageTower, mesh: jax.sharding.Mesh) -> tuple[nnx.GraphDef, Any]:
     """`graphdef` and `params` for `extract_step`; of equal models equal, with texts or without."""
-    graphdef, params = nnx.split(weights.image_tower(model))
+    graphdef, params = nnx.split(model.image_tower())
     params = devices.replicate(mesh, params)
     folded = nnx.eval_shape(lambda params: nnx.merge(graphdef, params).folded(), params)
     return nnx.graphdef(folded), _fold(graphdef, params)
@@ -59,21 +59,23 @@ def extract_step(
     `graphdef` and `params` are those of a folded model, on every device.
     """
     model = nnx.merge(graphdef, params)
-    dense_bhwc = model.dense_features(images.normalize(pixels_bhwc)).astype(dtype)
+    images_bhwc = normalize(pixels_bhwc, model.config.preprocessing)
+    dense_bhwc = model.dense_features(images_bhwc).astype(dtype)
     return dense_bhwc, model.attnpool(dense_bhwc)
 
 
 def load_local(
-    crop_batches: Iterable[Sequence[images.Crop]], local_rows: np.ndarray, image_size: int,
-    settings: CropSettings,
+    crop_batches: Iterable[Sequence[images.Crop]], local_rows: np.ndarray,
+    preprocessing: Preprocessing, settings: CropSettings,
 ) -> Iterator[np.ndarray]:  # fmt: skip
     """The pixels of this host's rows of each batch of crops; rows that a batch lacks are 0."""
     kept, decoded = itertools.tee(
         [batch[row] for row in local_rows if row < len(batch)] for batch in crop_batches
     )
     pixels = images.load_batches(
-        filter(None, decoded), image_size, settings.crop_scale, settings.workers
+        filter(None, decoded), preprocessing, settings.crop_scale, settings.workers
     )
+    size = preprocessing.size
     for crops in kept:
-        empty = np.zeros((0, image_size, image_size, 3), np.uint8)
+        empty = np.zeros((0, size, size, 3), np.uint8)
         yield devices.pad_to(next(pixels) if crops else empty, len(local_rows))

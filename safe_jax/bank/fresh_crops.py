@@ -11,10 +11,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from safe_jax.backbones.contract import Backbone
 from safe_jax.bank import batches, extraction
 from safe_jax.bank.batches import PAD
 from safe_jax.bank.store import BankSettings
-from safe_jax.clip.model import CLIP
 from safe_jax.data import images
 from safe_jax.data.records import Record
 from safe_jax.runtime import devices
@@ -24,7 +24,7 @@ from safe_jax.runtime import devices
 class FreshCrops:
     """In place of a `View` in a tuning. A crop is drawn from its image's path, seed and step."""
 
-    model: CLIP
+    model: Backbone
     image_dir: Any  # a folder on a disk or in a bucket, or a `tfds.Prepared`
     records: Sequence[Record]
     seed: int
@@ -47,7 +47,8 @@ class FreshCrops:
         batch_size = plan.image_sb.shape[1]
         crops = (self._crops(plan, step) for step in range(first_step, plan.steps))
         local_rows = devices.own_rows(mesh, batch_size)
-        pixels = extraction.load_local(crops, local_rows, self.model.image_size, self.settings)
+        preprocessing = self.model.config.preprocessing
+        pixels = extraction.load_local(crops, local_rows, preprocessing, self.settings)
         for image_b, pixels_bhwc in zip(plan.image_sb[first_step:], pixels, strict=True):
             dense_bhwc, original_bd = extraction.extract_step(
                 graphdef,

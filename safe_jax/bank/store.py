@@ -28,12 +28,12 @@ import numpy as np
 import tqdm
 from pydantic import AfterValidator
 
+from safe_jax.backbones.contract import Backbone, BackboneConfig
 from safe_jax.bank import checksums, extraction
 from safe_jax.bank.extraction import CropSettings
 from safe_jax.bank.filling import FILES, BankContents, Filling
 from safe_jax.bank.row_file import RowFile
 from safe_jax.bank.view import View
-from safe_jax.clip.model import CLIP, CLIPConfig
 from safe_jax.data import images
 from safe_jax.runtime import devices, hosts, paths
 from safe_jax.runtime.errors import InputError
@@ -78,7 +78,7 @@ class BankSpec:
         """The images' files."""
         return [crop.path for crop in self.crops[:: self.contents.views]]
 
-    def arrays(self, config: CLIPConfig) -> list[tuple[np.dtype, tuple[int, ...]]]:
+    def arrays(self, config: BackboneConfig) -> list[tuple[np.dtype, tuple[int, ...]]]:
         """Type and shape of the dense maps and of the pooled features."""
         rows = len(self.crops)
         return [
@@ -116,7 +116,7 @@ def bank_spec(
     return BankSpec(paths.cache(settings.cache_dir) / "banks" / contents.key(), crops, contents)
 
 
-def check_space(specs: Sequence[BankSpec], config: CLIPConfig) -> None:
+def check_space(specs: Sequence[BankSpec], config: BackboneConfig) -> None:
     """Raises `InputError` if the disk does not hold the banks that are still to be made."""
     with hosts.raise_together():
         _check_space([spec for spec in specs if not _is_begun(spec)], config)
@@ -144,7 +144,7 @@ def _check_space(specs, config):
 
 
 def load_or_extract(
-    spec: BankSpec, model: CLIP, mesh: jax.sharding.Mesh, settings: BankSettings
+    spec: BankSpec, model: Backbone, mesh: jax.sharding.Mesh, settings: BankSettings
 ) -> View:
     """All images of the bank described: as it was stored, or extracted now.
 
@@ -167,7 +167,7 @@ def load_or_extract(
     return View(spec.folder.name, arrays, spec.contents.views, image_n, paths=names)
 
 
-def _is_whole(spec: BankSpec, config: CLIPConfig, remove: bool = False) -> bool:
+def _is_whole(spec: BankSpec, config: BackboneConfig, remove: bool = False) -> bool:
     """Whether every host has the bank as it was written.
 
     A bank that is damaged on a host is no bank; with `remove` it goes.
@@ -240,7 +240,7 @@ def _extracted(spec, first, batch_size, model, mesh, settings):
     starts = range(first, len(spec.crops), batch_size)
     crop_batches = (spec.crops[start : start + batch_size] for start in starts)
     local_rows = devices.own_rows(mesh, batch_size)
-    pixels = extraction.load_local(crop_batches, local_rows, model.image_size, settings)
+    pixels = extraction.load_local(crop_batches, local_rows, model.config.preprocessing, settings)
     for start, pixels_bhwc in zip(starts, pixels, strict=True):
         pixels_bhwc = devices.shard_own(mesh, pixels_bhwc, batch_size)
         dtype = jnp.dtype(settings.bank_dtype)

@@ -3,7 +3,7 @@
 It needs nothing else. It is written whole or not at all, and verified when it is loaded: the
 description has a digest of itself and of the tensors.
 
-    clip.NAME       the pre-trained model, under OpenAI's names and in its checkpoint's precision
+    backbone.NAME   the pre-trained model, under its checkpoint's names and in its precision
     params.PATH     the method's parameters, float32: the tuned pool, keys, rows of a classifier
     context.PATH    what the method reads beside them: rows of text, the scale
     earlier.PATH    the pool that the method before this one tuned
@@ -24,25 +24,24 @@ import safetensors.numpy
 from flax import nnx
 from pydantic import Field
 
+from safe_jax.checkpoints.trees import unflatten
 from safe_jax.classifier import card
 from safe_jax.classifier.classifier import Classifier, Origin
 from safe_jax.classifier.image_classifier import Backbone, ImageClassifier, Making
-from safe_jax.clip import weights
-from safe_jax.clip.model import ImageTower
 from safe_jax.methods.catalogue import METHODS
 from safe_jax.runtime import devices, paths, schema
 from safe_jax.runtime.errors import InputError
 from safe_jax.runtime.schema import Name, NotNegative, Text
 
 DESCRIPTION, TENSORS, CARD = "classifier.json", "model.safetensors", "README.md"
-FORMAT = 1
+FORMAT = 2
 _LIBRARIES = ("safe_jax", "jax", "flax", "numpy", "pillow")
 
 
 class Description(schema.Model):
     """`classifier.json`. `axes` are those that the method's logits take, in their order."""
 
-    format: Literal[1] = FORMAT
+    format: Literal[2] = FORMAT
     method: Name
     classes: list[Name]
     prompts: list[list[Text]]
@@ -138,7 +137,7 @@ def _tensors(classifier: ImageClassifier) -> dict[str, np.ndarray]:
         for tree, content in trees.items()
         for path, x in _flat(content)
     }
-    return {f"clip.{name}": x for name, x in classifier.state.items()} | own
+    return {f"backbone.{name}": x for name, x in classifier.state.items()} | own
 
 
 def _as_dict(context: Any) -> Any:
@@ -172,9 +171,9 @@ def load(folder: pathlib.Path) -> ImageClassifier:
 
 
 def _assembled(described: Description, opened: "_Tensors") -> ImageClassifier:
-    state = _Part(opened, "clip.")
+    state = _Part(opened, "backbone.")
     backbone = described.backbone
-    tower = weights.from_state(state, backbone.clip, jnp.dtype(backbone.trunk_dtype), ImageTower)
+    tower = backbone.model(state)
     kind = METHODS[described.method]
     constants: dict[str, Any] = dict(described.constants)
     if "graphdef" in _constant_names(kind):
@@ -264,7 +263,7 @@ class _Tensors:
             for name in self.names
             if name.startswith(prefix)
         }
-        return weights.unflatten(rest)
+        return unflatten(rest)
 
 
 class _Part(Mapping[str, np.ndarray]):

@@ -2,8 +2,8 @@
 
 import json
 
+from safe_jax.backbones import LICENCES
 from safe_jax.classifier.image_classifier import ImageClassifier
-from safe_jax.clip.config import PRESETS
 from safe_jax.methods.catalogue import METHODS
 
 _MOST_CLASSES = 20  # that are named in the text
@@ -16,9 +16,11 @@ def text(classifier: ImageClassifier, name: str) -> str:
     front = {
         "library_name": "safe_jax",
         "pipeline_tag": "image-classification",
-        "tags": list(dict.fromkeys(["clip", "few-shot", "safe", classifier.classifier.name])),
-        "license": "mit" if backbone.name in PRESETS else "other",
-        "license_name": None if backbone.name in PRESETS else "see-below",
+        "tags": list(
+            dict.fromkeys([backbone.family, "few-shot", "safe", classifier.classifier.name])
+        ),
+        "license": LICENCES[backbone.name][0] if backbone.name in LICENCES else "other",
+        "license_name": None if backbone.name in LICENCES else "see-below",
     }
     lines = ["---"]
     lines += [f"{key}: {json.dumps(value)}" for key, value in front.items() if value]
@@ -45,7 +47,7 @@ def _what(classifier: ImageClassifier, label: str) -> str:
     method = f"[{label}]({paper})" if classifier.classifier.name == "safe" else label
     return (
         f"Tells {len(classes)} classes apart: {shown}{more}. Made with safe_jax by {method} from "
-        f"CLIP's {classifier.backbone.name} (weights {classifier.backbone.digest[:12]})."
+        f"{classifier.backbone.name} (weights {classifier.backbone.digest[:12]})."
     )
 
 
@@ -90,10 +92,8 @@ def _how_made(classifier: ImageClassifier) -> list[str]:
 
 
 def _licence(weights: str) -> str:
-    if weights in PRESETS:
-        return "The pre-trained weights are OpenAI's CLIP, released under the MIT licence."
-    if weights == "small":
-        return "The pre-trained weights are safe_jax's small CLIP, under the package's licence."
+    if weights in LICENCES:
+        return f"The pre-trained weights are {LICENCES[weights][1]}."
     return (
         f"The pre-trained weights, {weights}, are a checkpoint that was converted by hand: its "
         "licence holds for this classifier too."

@@ -2,7 +2,7 @@
 
 The first two go from uint8 pixels `(b, size, size, 3)` of any batch size to probabilities `(b, k)`,
 with the normalisation, the temperature and the softmax inside; what is left to do before them is
-CLIP's resizing and centre crop. Each file is run after it was made, and compared.
+the resizing, and for CLIP the centre crop. Each file is run after it was made, and compared.
 
 Axes: b images, h rows, w columns, k classes.
 """
@@ -21,11 +21,11 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx, traverse_util
 
+from safe_jax.backbones import FAMILIES
 from safe_jax.bank import extraction
+from safe_jax.checkpoints import files, state_dict
 from safe_jax.classifier.image_classifier import ImageClassifier
-from safe_jax.clip import torch_files, weights
-from safe_jax.clip.model import ImageTower
-from safe_jax.data import images
+from safe_jax.data.preprocessing import normalize
 from safe_jax.methods.catalogue import METHODS
 from safe_jax.methods.text_head import TextHead
 from safe_jax.runtime import devices, paths
@@ -64,7 +64,7 @@ def export(classifier: ImageClassifier, file: pathlib.Path, tuned_pool: bool = F
         difference = _compare(classifier, _onnx_runtime(content))
     else:
         state = tuned_state(classifier, tuned_pool)
-        content = torch_files.encode(file, state)
+        content = files.encode(file, state)
         difference = _compare_state(classifier, state)
         bound = _LOGITS_AGREE
     if not difference < bound:
@@ -95,7 +95,8 @@ def _probabilities(classifier: ImageClassifier) -> Callable[[jax.Array], jax.Arr
     def probabilities(pixels_bhwc):
         with jax.default_matmul_precision("highest"):
             model = nnx.merge(graphdef, folded)
-            dense_bhwc = model.dense_features(images.normalize(pixels_bhwc))
+            images_bhwc = normalize(pixels_bhwc, classifier.preprocessing)
+            dense_bhwc = model.dense_features(images_bhwc)
             # Rounded as in the bank. jax2onnx would drop a pair of casts, and the rounding with it.
             dense_bhwc = jax.lax.reduce_precision(
                 dense_bhwc.astype(jnp.float32), precision.nexp, precision.nmant
@@ -140,11 +141,9 @@ def _in_float32(classifier: ImageClassifier) -> ImageClassifier:
         "float32, and is compared with the classifier in float32",
         backbone.trunk_dtype,
     )
-    return dataclasses.replace(
-        classifier,
-        backbone=backbone.model_copy(update={"trunk_dtype": "float32"}),
-        tower=weights.from_state(classifier.state, backbone.clip, kind=ImageTower),
-    )
+    backbone = backbone.model_copy(update={"trunk_dtype": "float32"})
+    tower = backbone.model(classifier.state)
+    return dataclasses.replace(classifier, backbone=backbone, tower=tower)
 
 
 def _onnx(classifier: ImageClassifier) -> bytes:
@@ -180,7 +179,7 @@ def _onnx_runtime(content: bytes) -> Callable:
 
 
 def tuned_state(classifier: ImageClassifier, tuned_pool: bool = False) -> dict[str, np.ndarray]:
-    """A CLIP's state dict under OpenAI's names, with the tuned pool in the original's place.
+    """A state dict under the checkpoint's names, with the tuned pool in the original's place.
 
     The tuned tensors are float32, the others as in the checkpoint.
 
@@ -207,7 +206,7 @@ def tuned_state(classifier: ImageClassifier, tuned_pool: bool = False) -> dict[s
             "export .onnx or .stablehlo, or the tuned pool by itself with --tuned-pool"
         )
     leaves = {path: np.asarray(x) for path, x in traverse_util.flatten_dict(tuned, sep="/").items()}
-    return state | weights.to_torch(leaves)
+    return state | state_dict.to_torch(FAMILIES[classifier.backbone.family], leaves)
 
 
 def _compare_state(classifier: ImageClassifier, state: Mapping[str, np.ndarray]) -> float:
@@ -222,7 +221,7 @@ def _compare_state(classifier: ImageClassifier, state: Mapping[str, np.ndarray])
     at_one = dataclasses.replace(classifier, classifier=inner)
     pixels_bhwc = _example(classifier.image_size)
     backbone = classifier.backbone
-    model = weights.from_state(state, backbone.clip, jnp.dtype(backbone.trunk_dtype), ImageTower)
+    model = backbone.model(state)
     head: TextHead = getattr(inner.context, "head", inner.context)
     with jax.default_matmul_precision("highest"):
         graphdef, folded = extraction.fold(model, devices.make_mesh(devices.available()[:1]))

@@ -8,25 +8,33 @@ Axes: b images, h rows, w columns, k classes, d channels of the joint space.
 import dataclasses
 import functools
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
+from safe_jax import backbones
+from safe_jax.backbones.contract import ImageTower
 from safe_jax.bank import extraction
+from safe_jax.checkpoints import state_dict
 from safe_jax.classifier import pools
 from safe_jax.classifier.classifier import Classifier
 from safe_jax.classifier.pools import Pools
-from safe_jax.clip import weights
-from safe_jax.clip.model import ImageTower
+from safe_jax.data.preprocessing import Preprocessing
 from safe_jax.methods.catalogue import METHODS
-from safe_jax.methods.text_head import TextHead
+from safe_jax.methods.text_head import TextHead, with_head
 from safe_jax.methods.text_rows import text_rows
 from safe_jax.runtime import devices, schema
 from safe_jax.runtime.errors import InputError
 from safe_jax.runtime.schema import Count, NotNegative, Positive, Text
+
+
+def _known(family: str) -> str:
+    if family not in backbones.FAMILIES:
+        raise ValueError(f"one of {', '.join(backbones.FAMILIES)} is expected")
+    return family
 
 
 class Backbone(schema.Model):
@@ -34,9 +42,21 @@ class Backbone(schema.Model):
 
     name: Text
     digest: Text
-    clip: weights.CLIPConfig
+    family: Annotated[Text, AfterValidator(_known)]
+    config: dict[str, Any]  # the family's, which `shape` checks
     trunk_dtype: Text  # of the trunk's computations
     dense_dtype: Text  # that dense maps are rounded to, as in the bank that was tuned on
+
+    @property
+    def shape(self) -> Any:
+        """The family's config, a `BackboneConfig`."""
+        return schema.check(backbones.FAMILIES[self.family].config, self.config, "backbone.")
+
+    def model(self, state: Mapping[str, np.ndarray], tower: bool = True) -> Any:
+        """The image tower, or the whole model, of a state dict under the checkpoint's names."""
+        family, dtype = backbones.FAMILIES[self.family], jnp.dtype(self.trunk_dtype)
+        kind = family.image_tower if tower else family.model
+        return state_dict.from_state(family, state, self.shape, dtype, kind)
 
 
 class Rated(schema.Model):
@@ -81,8 +101,8 @@ class Making(schema.Model):
 class ImageClassifier:
     """Classifies images; everything that this takes is in its fields.
 
-    `state` is the state dict of the whole pre-trained model under OpenAI's names, in the precision
-    of its checkpoint; `tower` is made of it. `earlier_pool` are the parameters of the pool that the
+    `state` is the state dict of the whole pre-trained model under its checkpoint's names and in its
+    precision; `tower` is made of it. `earlier_pool` are the parameters of the pool that the
     method before this one tuned, where the method takes its features. `temperature` divides logits
     before the softmax. `prompts` are the sentences of each class, and `templates` what they were
     made of, unless they were written by hand.
@@ -106,6 +126,10 @@ class ImageClassifier:
     def image_size(self) -> int:
         return self.tower.image_size
 
+    @property
+    def preprocessing(self) -> Preprocessing:
+        return self.tower.config.preprocessing
+
     @functools.cached_property
     def mesh(self) -> jax.sharding.Mesh:
         return devices.make_mesh()
@@ -126,7 +150,7 @@ class ImageClassifier:
     def maps(self, pixels_bhwc: jax.Array | np.ndarray) -> tuple[jax.Array, jax.Array]:
         """Dense maps `(b, h, w, c)` of uint8 pixels, and the original pool's features `(b, d)`.
 
-        The pixels are those of `images.center_crop`; a bank has the same maps of them.
+        The pixels are those of `images.whole`; a bank has the same maps of them.
         """
         graphdef, params = self._folded
         dtype = jnp.dtype(self.backbone.dense_dtype)
@@ -167,10 +191,9 @@ class ImageClassifier:
                 "answer for others: fit one of "
                 + ", ".join(name for name, method in METHODS.items() if method.open_classes)
             )
-        model = weights.from_state(self.state, self.backbone.clip)
+        model = self.backbone.model(self.state, tower=False)
         with jax.default_matmul_precision("highest"):
             head = TextHead.of(model, text_rows(model, prompts))
-        context = self.classifier.context
-        context = head if isinstance(context, TextHead) else context._replace(head=head)
+        context = with_head(self.classifier.context, head)
         classifier = dataclasses.replace(self.classifier, context=context, classes=tuple(classes))
         return dataclasses.replace(self, classifier=classifier, prompts=prompts)

@@ -10,8 +10,7 @@ from typing import Any, NamedTuple, Self
 import jax
 from flax import nnx
 
-from safe_jax.clip.attention_pool import AttentionPool
-from safe_jax.clip.model import ImageTower
+from safe_jax.backbones.contract import ImageTower
 
 Params = Any  # a pool's parameters, as a tree
 
@@ -31,10 +30,10 @@ class Pools(NamedTuple):
     def functions(self, takes: Sequence[str]) -> dict[str, Callable]:
         """What computes the arrays of `takes` that no bank holds, each from maps `(b, h, w, c)`."""
         functions: dict[str, Callable] = {}
-        if "unprojected_bc" in takes:
-            functions["unprojected_bc"] = self._function(self.original, AttentionPool.unprojected)
+        if "unprojected_bu" in takes:
+            functions["unprojected_bu"] = self._function(self.original, "unprojected")
         if "tuned_bd" in takes:
-            functions["tuned_bd"] = self._function(self.tuned, AttentionPool.__call__)
+            functions["tuned_bd"] = self._function(self.tuned, "__call__")
         return functions
 
     def _function(self, params, function):
@@ -43,7 +42,7 @@ class Pools(NamedTuple):
 
 @functools.partial(jax.jit, static_argnames=("graphdef", "function"))
 def _apply(graphdef, params, dense_bhwc, *, function):
-    return function(nnx.merge(graphdef, params), dense_bhwc)
+    return getattr(nnx.merge(graphdef, params), function)(dense_bhwc)
 
 
 @functools.partial(jax.jit, static_argnames="graphdef")

@@ -13,6 +13,7 @@ import scipy.special
 
 from safe_jax.classifier.image_classifier import ImageClassifier
 from safe_jax.data import images
+from safe_jax.data.openable import Openable
 from safe_jax.runtime import devices
 
 # Images a device at a time. A batch is as large as in extraction, so that a bank and a prediction
@@ -24,7 +25,7 @@ class Source(NamedTuple):
     """An image's name, for people, and what opens it."""
 
     name: str
-    image: images.Openable
+    image: Openable
 
 
 class Scored(NamedTuple):
@@ -63,7 +64,7 @@ def score(
     before = None
     for batch, (pixels_bhwc, reasons) in zip(
         kept,
-        images.load_readable(crops, classifier.image_size, workers or os.cpu_count() or 1),
+        images.load_readable(crops, classifier.preprocessing, workers or os.cpu_count() or 1),
         strict=True,
     ):
         # A device works on this batch while the one before is fetched and used.

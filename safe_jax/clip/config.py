@@ -3,10 +3,11 @@
 This module loads no JAX.
 """
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import AfterValidator
 
+from safe_jax.data.preprocessing import Preprocessing
 from safe_jax.runtime import schema
 
 CONTEXT_LENGTH = 77  # tokens of a text
@@ -39,6 +40,8 @@ FourStages = tuple[Blocks, Blocks, Blocks, Blocks]
 class CLIPConfig(schema.Model):
     """The numbers that determine the shape of every tensor of a CLIP ResNet."""
 
+    family: ClassVar[str] = "clip"
+
     embed_dim: Size  # channels of a feature
     image_size: Annotated[int, _multiple_of(32, 1 << 14)]  # pixels of a side
     vision_layers: Annotated[FourStages, schema.ListOrTuple]  # residual blocks in each stage
@@ -48,6 +51,10 @@ class CLIPConfig(schema.Model):
     context_length: Size = CONTEXT_LENGTH
     vocab_size: Annotated[int, _at_most(1 << 26)] = 49408
     activation: Activation = "quick_gelu"  # of the text tower
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        return Preprocessing(size=self.image_size)
 
     @property
     def dense_shape(self) -> tuple[int, int, int]:

@@ -1,54 +1,25 @@
-"""The command that converts weights, also as `tools/convert_torch_weights.py`."""
+"""A CLIP ResNet's checkpoint to an Orbax directory: `python -m safe_jax.clip.convert FILE DIR`."""
 
-import argparse
 import sys
-from typing import get_args
 
-from safe_jax.clip import torch_files
+from etils import epath
+
+from safe_jax.checkpoints import files, state_dict, weights
 from safe_jax.clip.config import Activation
-from safe_jax.runtime import errors
+from safe_jax.clip.family import FAMILY
 from safe_jax.runtime.errors import InputError
 
 
-def main(argv: list[str] | None = None, prog: str | None = None) -> int:
-    """Converts as the arguments say; returns the exit code."""
-    parser = argparse.ArgumentParser(
-        prog=prog,
-        description="Converts a CLIP ResNet from a torch checkpoint to weights, or back.",
-        epilog=f"example: {prog or 'convert_torch_weights.py'} RN50.pt weights/RN50",
-    )
-    parser.add_argument(
-        "source",
-        help="a state dict (.pt), OpenAI's TorchScript archive (RN50.pt), an open_clip checkpoint "
-        "or .safetensors; with --to-torch an Orbax directory",
-    )
-    parser.add_argument(
-        "destination", help="an Orbax directory; with --to-torch a .pt or .safetensors file"
-    )
-    parser.add_argument("--to-torch", action="store_true", help="convert back")
-    parser.add_argument(
-        "--activation",
-        choices=get_args(Activation),
-        default="quick_gelu",
-        help="of the text tower, which a checkpoint does not record: OpenAI's models and "
-        "open_clip's *-quickgelu use quick_gelu, open_clip's others gelu",
-    )
-    args = parser.parse_args(argv)
-    try:
-        if args.to_torch:
-            torch_files.convert_back(args.source, args.destination)
-        else:
-            torch_files.convert(args.source, args.destination, args.activation)
-    except (InputError, OSError) as error:
-        line = errors.of_system(error) if isinstance(error, OSError) else error
-        # In a single write: Orbax's threads may be logging at the same time.
-        sys.stderr.write(f"error: {line}\n")
-        return 1
-    print(f"wrote {args.destination}")
-    if not args.to_torch:
-        print(f"text tower: {args.activation} is assumed; --activation chooses another")
-    return 0
+def convert(
+    source: epath.PathLike, destination: epath.PathLike, activation: Activation = "quick_gelu"
+) -> None:
+    """Reads a checkpoint file and writes its Orbax directory. Raises `InputError`."""
+    converted = state_dict.from_torch(FAMILY, files.read(source), activation=activation)
+    weights.save(destination, converted.config, converted.leaves, converted.extras)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        convert(*sys.argv[1:])  # type: ignore[bad-argument-type]
+    except (InputError, OSError) as error:
+        sys.exit(str(error))

@@ -1,4 +1,4 @@
-"""Weights by name: OpenAI's CLIP ResNets, downloaded and verified, and the package's small CLIP."""
+"""Weights by name: released CLIP ResNets, downloaded and verified, and the package's small CLIP."""
 
 import contextlib
 import hashlib
@@ -6,17 +6,16 @@ import http.client
 import os
 import pathlib
 import stat
-import subprocess
-import sys
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 import tqdm
 from etils import epath
 
-from safe_jax.runtime import orbax_calls, paths
+from safe_jax.checkpoints import named
+from safe_jax.runtime import paths
 from safe_jax.runtime.errors import InputError
 
 # Trained by tools/pretrain_small_clip.py; it comes with the package.
@@ -34,16 +33,50 @@ SHA256 = {
 }
 
 
-def fetch(name: str, cache_dir: epath.PathLike, host: str = HOST) -> pathlib.Path:
-    """The Orbax directory of one of OpenAI's models under `cache_dir`, made on first use.
+# open_clip's (mlfoundations/open_clip, src/open_clip/pretrained.py): the file, whose name ends with
+# the start of its sha256. Their text towers have QuickGELU, as OpenAI's.
+OPEN_CLIP = "https://github.com/mlfoundations/open_clip/releases/download/v0.2-weights"
+OPEN_CLIP_FILES = {
+    "RN50-yfcc15m": "rn50-quickgelu-yfcc15m-455df137.pt",
+    "RN50-cc12m": "rn50-quickgelu-cc12m-f000538c.pt",
+    "RN101-yfcc15m": "rn101-quickgelu-yfcc15m-3e04b30e.pt",
+}
+NAMES = (*SHA256, *OPEN_CLIP_FILES, "small")
+# The licence of each, as the Hub calls it, and whose weights they are.
+LICENCES = {
+    **dict.fromkeys(SHA256, ("mit", "OpenAI's CLIP, released under the MIT licence")),
+    **dict.fromkeys(OPEN_CLIP_FILES, ("mit", "open_clip's, released under the MIT licence")),
+    "small": ("apache-2.0", "safe_jax's small CLIP, under the package's licence"),
+}
 
-    Raises `InputError` where the file cannot be downloaded or is not the one that OpenAI released;
+
+class Release(NamedTuple):
+    """A file of somebody's release; `sha256` is all of it, or its start."""
+
+    url: str
+    sha256: str
+
+
+def release(name: str, host: str | None = None) -> Release:
+    """Where the checkpoint of a name is; `host` stands in for the one that it was released on."""
+    if name in SHA256:
+        return Release(f"{host or HOST}/{SHA256[name]}/{name}.pt", SHA256[name])
+    file = OPEN_CLIP_FILES[name]
+    return Release(f"{host or OPEN_CLIP}/{file}", file.removesuffix(".pt").rpartition("-")[2])
+
+
+def fetch(name: str, cache_dir: epath.PathLike, host: str | None = None) -> pathlib.Path:
+    """The Orbax directory of one of `NAMES` under `cache_dir`, made on first use.
+
+    Raises `InputError` where the file cannot be downloaded or is not the one that was released;
     the message says which file to put where by hand.
     """
+    if name == "small":
+        return unpack_small(cache_dir)
     converted = paths.cache(cache_dir) / "weights" / name
-    with _lock_missing(converted) as is_missing:
+    with named.lock_missing(converted) as is_missing:
         if is_missing:
-            _fetch(name, converted.with_name(f"{name}.pt"), converted, host)
+            _fetch(name, converted.with_name(f"{name}.pt"), converted, release(name, host))
     return converted
 
 
@@ -51,42 +84,25 @@ def unpack_small(cache_dir: epath.PathLike) -> pathlib.Path:
     """The Orbax directory of the package's small CLIP under `cache_dir`, made on first use."""
     folder = paths.cache(cache_dir) / "weights" / _sha256(SMALL)[:12]
     converted = folder / "small"
-    with _lock_missing(converted) as is_missing:
+    with named.lock_missing(converted) as is_missing:
         if is_missing:
             _convert(SMALL, converted)
     return converted
 
 
-@contextlib.contextmanager
-def _lock_missing(directory: pathlib.Path) -> Iterator[bool]:
-    """Whether a directory is missing; if so, only this process makes it."""
-    if directory.exists():
-        yield False
-        return
-    with paths.lock(directory.with_name(f"{directory.name}.lock")):
-        yield not directory.exists()  # another process may have made it while this one waited
-
-
-def _fetch(name: str, checkpoint: pathlib.Path, converted: pathlib.Path, host: str) -> None:
+def _fetch(name: str, checkpoint: pathlib.Path, converted: pathlib.Path, released: Release) -> None:
     if not checkpoint.exists():
-        _download(f"{host}/{SHA256[name]}/{name}.pt", checkpoint, SHA256[name])
-    elif (found := _sha256(checkpoint)) != SHA256[name]:
+        _download(released.url, checkpoint, released.sha256)
+    elif not (found := _sha256(checkpoint)).startswith(released.sha256):
         raise InputError(
-            f"{checkpoint} is not OpenAI's {name}.pt: its sha256 is {found}, expected "
-            f"{SHA256[name]}. Remove it to have it downloaded again"
+            f"{checkpoint} is not the {name}.pt that was released: its sha256 is {found}, expected "
+            f"{released.sha256}. Remove it to have it downloaded again"
         )
     _convert(checkpoint, converted)
 
 
 def _convert(checkpoint: pathlib.Path, converted: pathlib.Path) -> None:
-    # In a separate process, because in this one Orbax would wait for all hosts of a run. It runs on
-    # the CPU, because an accelerator may admit no second process.
-    command = [sys.executable, "-m", "safe_jax.clip.convert", str(checkpoint), str(converted)]
-    environment = os.environ | {"JAX_PLATFORMS": "cpu"}
-    with orbax_calls.unfinished_removed(converted.parent, converted.name):
-        done = subprocess.run(command, capture_output=True, text=True, env=environment)
-    if done.returncode:
-        raise InputError(f"{checkpoint} was not converted: {done.stderr.strip()}")
+    named.convert("safe_jax.clip.convert", checkpoint, converted)
 
 
 def _download(url: str, destination: pathlib.Path, sha256: str) -> None:
@@ -108,7 +124,7 @@ def _download(url: str, destination: pathlib.Path, sha256: str) -> None:
             raise InputError(
                 f"{url} could not be downloaded ({error}){goes_on}. Try again, or {by_hand}"
             ) from error
-    if (found := _sha256(partial)) != sha256:
+    if not (found := _sha256(partial)).startswith(sha256):
         partial.unlink()
         raise InputError(
             f"{url} gave a file with sha256 {found}, expected {sha256} (replaced by a proxy, or "

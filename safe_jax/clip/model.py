@@ -11,10 +11,12 @@ import numpy as np
 from flax import nnx
 from jax.typing import ArrayLike, DTypeLike
 
+from safe_jax.checkpoints.trees import restricted
 from safe_jax.clip.attention_pool import AttentionPool
 from safe_jax.clip.config import PRESETS, CLIPConfig
 from safe_jax.clip.resnet import ResNet
 from safe_jax.clip.text import TextTower
+from safe_jax.clip.tokenizer import tokenize
 
 __all__ = ["CLIP", "PRESETS", "CLIPConfig", "ImageTower"]
 
@@ -29,6 +31,7 @@ class ImageTower(nnx.Module):
 
     def __init__(self, config: CLIPConfig, *, dtype: DTypeLike = jnp.float32, rngs: nnx.Rngs):
         self.config = config
+        self.dtype = jnp.dtype(dtype)
         h, _, c = config.dense_shape
         self.visual = ResNet(config.vision_layers, config.vision_width, dtype=dtype, rngs=rngs)
         self.attnpool = AttentionPool(h, c, config.embed_dim, rngs=rngs)
@@ -67,6 +70,10 @@ class ImageTower(nnx.Module):
             )
         return self.visual(images_bhwc)
 
+    def image_tower(self) -> "ImageTower":
+        """Trunk and pool alone, with the same arrays."""
+        return self if type(self) is ImageTower else restricted(self, ImageTower)
+
     def encode_image(self, images_bhwc: ArrayLike) -> jax.Array:
         """Preprocessed float32 images to features `(b, embed_dim)`, not normalised."""
         return self.attnpool(self.dense_features(images_bhwc))
@@ -83,6 +90,14 @@ class CLIP(ImageTower):
         super().__init__(config, dtype=dtype, rngs=rngs)
         self.text = TextTower(config, rngs=rngs)
         self.logit_scale = nnx.Param(jnp.log(jnp.float32(1 / 0.07)))
+
+    def tokenize(self, texts: list[str]) -> np.ndarray:
+        """Tokens int32 `(len(texts), t)` for `encode_text`: the columns that count.
+
+        Nothing after the end of text does, so `t` is the length of the longest text.
+        """
+        tokens_bt = tokenize(texts, self.config.context_length)
+        return tokens_bt[:, : int(tokens_bt.argmax(-1).max()) + 1]
 
     def encode_text(self, tokens_bt: ArrayLike) -> jax.Array:
         """Tokens of `tokenize` to features `(b, embed_dim)`, not normalised.

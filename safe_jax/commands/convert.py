@@ -1,6 +1,6 @@
 """`safe-jax convert`: a torch checkpoint to weights, or back."""
 
-from safe_jax.clip import convert
+from safe_jax.backbones import convert
 
 
 def main(argv: list[str]) -> int:

@@ -21,7 +21,8 @@ def main(argv: list[str]) -> int:
     from safe_jax.estimator import fit
 
     given = {
-        "weights": args.weights, "method": args.method, "shots": args.shots, "seed": args.seed,
+        "weights": args.weights, "image_size": args.image_size, "method": args.method,
+        "shots": args.shots, "seed": args.seed,
         "epochs": args.epochs, "learning_rates": args.learning_rates, "workers": args.workers,
         "cache_dir": args.cache_dir, "strict": args.strict,
     }  # fmt: skip
@@ -52,8 +53,11 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     add("--image-dir", metavar="DIR",
         help="what the paths of a CSV or split file are under (default: the file's folder)")
     add("--weights", default="RN50", metavar="NAME",
-        help="RN50, RN101, RN50x4, RN50x16, RN50x64, small, or a directory of converted weights "
+        help="RN50, RN101, RN50x4, RN50x16, RN50x64, small or another "
+        "name of docs/backbones.md, or a directory of converted weights "
         "(default: %(default)s)")
+    add("--image-size", type=int, default=0, metavar="N",
+        help="pixels of a side; the positions of cells are interpolated (default: the weights')")
     add("--method", default="safe", choices=list(catalogue.METHODS), help="default: %(default)s")
     add("--shots", type=arguments.at_least_one, metavar="N",
         help="training images a class, and at most 4 to choose with (default: all)")

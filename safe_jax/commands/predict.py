@@ -144,7 +144,7 @@ class _Pictures:
         self._folder = arguments.on_disk(folder)
         self._folder.mkdir(parents=True, exist_ok=True)
         disk.check_writable(self._folder)
-        self._size = classifier.image_size
+        self._preprocessing = classifier.preprocessing
         self._taken: set[pathlib.Path] = set()
         if not classifier.has_tuned_pool:
             print("no pool was tuned: pictures show the original pool's attention", file=sys.stderr)
@@ -155,7 +155,7 @@ class _Pictures:
         from safe_jax.data import images
         from safe_jax.report import attention
 
-        pixels = images.load(images.Crop(source.image), self._size, (1, 1))
+        pixels = images.load(images.Crop(source.image), self._preprocessing, (1, 1))
         content = io.BytesIO()
         attention.picture(pixels, maps_hw).save(content, "JPEG", quality=90)
         file = self._file(name)

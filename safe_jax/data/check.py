@@ -20,7 +20,7 @@ from ml_collections import config_flags
 
 from safe_jax.data import datasets, tfds
 from safe_jax.data.datasets import DataSettings
-from safe_jax.data.layouts import LAYOUTS, TRANSFER
+from safe_jax.data.layouts import CROSS, LAYOUTS, TRANSFER
 from safe_jax.data.records import Record
 from safe_jax.runtime import command_line, files, paths
 from safe_jax.runtime.errors import InputError
@@ -52,7 +52,9 @@ def look_at(settings: DataSettings) -> Finding:
 
 
 def look_at_transfer(settings: DataSettings, name: str) -> Finding:
-    """Checks a variant of ImageNet."""
+    """Checks a variant of ImageNet, or another data set that what was tuned is evaluated on."""
+    if name in CROSS:
+        return look_at(datasets.cross_settings(settings, name))
     root = paths.parse(settings.data_root)
     known = name in TRANSFER and not settings.tfds
     needed = [TRANSFER[name].image_dir] if known else []
@@ -230,7 +232,7 @@ def _whole_benchmark(root: str) -> dict[str, Finding]:
 
 
 def _configured(settings: DataSettings) -> dict[str, Finding]:
-    """Findings about the data sets and the variants of ImageNet that `settings` name."""
+    """Findings about the data sets and the transfers that `settings` name."""
     findings = {}
     for dataset in datasets.names(settings):
         described = settings.model_copy(update={"dataset": dataset})

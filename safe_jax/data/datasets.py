@@ -10,7 +10,8 @@ from typing import Annotated
 from ml_collections import ConfigDict
 
 from safe_jax.data import doubts, imagenet, prompts, readable, tfds
-from safe_jax.data.layouts import LAYOUTS, TRANSFER, Layout
+from safe_jax.data.layouts import CROSS, LAYOUTS, TRANSFER, Layout
+from safe_jax.data.prompts import Prompts
 from safe_jax.data.records import Boxes, Record, Splits, read_split_file
 from safe_jax.runtime import paths, schema
 from safe_jax.runtime.errors import InputError, listing
@@ -19,6 +20,8 @@ from safe_jax.runtime.schema import ListOrTuple, Text, knob
 
 log = logging.getLogger(__name__)
 
+_OF_ONE_DATA_SET = ("image_dir", "split_file", "tfds", "templates", "prompts_file")
+
 
 class DataSettings(schema.Model):
     """Which images are classified, and by which prompts. Empty paths are the benchmark's."""
@@ -26,11 +29,9 @@ class DataSettings(schema.Model):
     dataset: Text = knob(
         "", "of the benchmark by name (a, or a,b for several); else a name for your own"
     )
-    data_root: Text = knob("data", "the folder under which all paths are")
+    data_root: Text = knob("data", "the folder that all paths are under")
     image_dir: Text = knob("", "the folder of the images")
-    split_file: Text = knob(
-        "", "splits and labels in CoOp's format; without it folders are classes"
-    )
+    split_file: Text = knob("", "splits and labels as CoOp's; without it folders are classes")
     tfds: Text = knob(
         "", "or a data set that TFDS prepared there: name, name/config or name:version"
     )
@@ -46,8 +47,9 @@ class DataSettings(schema.Model):
     )
     transfer: Annotated[tuple[Text, ...], ListOrTuple] = knob(
         (),
-        "where to evaluate a model tuned on ImageNet: imagenet_v2, imagenet_sketch, imagenet_a, "
-        "imagenet_r",
+        "where to evaluate as well what was tuned: other data sets of the benchmark, with their "
+        "classes and prompts; of a model tuned on ImageNet also imagenet_v2, imagenet_sketch, "
+        "imagenet_a, imagenet_r",
     )
 
 
@@ -74,7 +76,7 @@ class Dataset:
     name: str
     image_dir: Path | tfds.Prepared
     classnames: tuple[str, ...]
-    prompts: prompts.Prompts
+    prompts: Prompts
     splits: Splits
     boxes: Boxes
     unreadable: int = 0
@@ -82,13 +84,17 @@ class Dataset:
 
 @dataclasses.dataclass(frozen=True)
 class Transfer:
-    """Images of another source, on which a model that was tuned on ImageNet is evaluated.
+    """Images on which nothing is tuned or chosen, for what was tuned on a `Dataset`.
+
+    Either they show some of the data set's classes (the variants of ImageNet), or they have
+    classes of their own, each known by its prompts alone.
 
     Args:
         image_dir: as of a `Dataset`.
-        classes: the labels in ImageNet of the classes that the images show, ascending; the model
-            chooses among these only.
-        records: the images; a label is the place of the class in `classes`.
+        classes: the labels in the data set of the classes that the images show, ascending; the
+            model chooses among these only. Empty where the classes are others.
+        records: the images; a label is the place of the class in `classes` or in `prompts`.
+        prompts: the sentences that describe each class, where the classes are others.
         unreadable: how many images were left out, as they cannot be used.
     """
 
@@ -96,6 +102,7 @@ class Transfer:
     image_dir: Path | tfds.Prepared
     classes: list[int]
     records: list[Record]
+    prompts: Prompts = ()
     unreadable: int = 0
 
 
@@ -172,15 +179,13 @@ def _check_names(splits: Splits) -> None:
         except UnicodeEncodeError:
             odd.append(ascii(record.path))
     if odd:
-        raise InputError(
-            f"the names of {len(odd)} images are not UTF-8; rename them:" + listing(odd)
-        )
+        raise InputError(f"{len(odd)} images have names that are not UTF-8:" + listing(odd))
 
 
 def without_unreadable(data: Dataset, workers: int) -> Dataset:
-    """The same without the images that cannot be used, which are counted and listed in the log.
+    """The same without images that cannot be used, which are counted, and listed in the log.
 
-    All images are looked at, so that what is drawn does not depend on what is asked for. Raises
+    All are looked at, so that what is drawn does not depend on what is asked for. Raises
     `InputError` for a class that would have no image left to train on.
     """
     parts, count = readable.leave_out(data.splits._asdict(), data.image_dir, "skip", workers)
@@ -199,9 +204,16 @@ def transfer_names(settings: DataSettings) -> list[str]:
 
 
 def load_transfer(settings: DataSettings, name: str) -> Transfer:
-    """Loads one of `layouts.TRANSFER`, with the labels of the ImageNet in `settings`."""
+    """Loads one of `layouts.TRANSFER`, with the labels of the ImageNet in `settings`.
+
+    Or one of `layouts.CROSS`: the test images of another data set, with its classes and prompts.
+    """
+    if name in CROSS:
+        return _load_cross(settings, name)
     if name not in TRANSFER:
-        raise InputError(f"config.transfer: {name!r} is not one of {', '.join(TRANSFER)}")
+        raise InputError(
+            f"config.transfer: {name!r} is not one of {', '.join((*TRANSFER, *CROSS))}"
+        )
     root = paths.parse(settings.data_root)
     if settings.tfds:
         variant = TRANSFER[name].tfds
@@ -214,6 +226,22 @@ def load_transfer(settings: DataSettings, name: str) -> Transfer:
     classes = imagenet.read_classes(paths.join(root, imagenet_dir))
     records, labels = imagenet.read_variant(image_dir, classes, TRANSFER[name].whole)
     return Transfer(name, image_dir, labels, records)
+
+
+def cross_settings(settings: DataSettings, name: str) -> DataSettings:
+    """The settings of one of `layouts.CROSS`, beside the data set in `settings`.
+
+    Their paths and prompts are of that data set alone.
+    """
+    changed = {field: DataSettings.model_fields[field].default for field in _OF_ONE_DATA_SET}
+    if settings.tfds:
+        changed["tfds"] = LAYOUTS[name].tfds or ""  # a folder, for those that TFDS does not have
+    return settings.model_copy(update=changed | {"dataset": name})
+
+
+def _load_cross(settings: DataSettings, name: str) -> Transfer:
+    other = load(cross_settings(settings, name))
+    return Transfer(name, other.image_dir, [], other.splits.test, other.prompts)
 
 
 def describe(settings: DataSettings) -> Layout:

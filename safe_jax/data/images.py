@@ -1,4 +1,4 @@
-"""Images as CLIP was trained on them: Pillow's bicubic resize, centre crop, RGB.
+"""Images as a backbone was trained on them: Pillow's resize, for CLIP a centre crop, RGB.
 
 Everything before the normalisation gives the same bits as OpenAI's torchvision pipeline. Pixels are
 cached and sent to devices as 8-bit integers, and normalised last.
@@ -7,22 +7,22 @@ cached and sent to devices as 8-bit integers, and normalised last.
 import collections
 import concurrent.futures
 import contextlib
-import dataclasses
 import itertools
 import math
 import random
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import PIL.Image
 
+from safe_jax.data.openable import InMemory, Openable
+from safe_jax.data.preprocessing import Preprocessing
 from safe_jax.runtime import files
 from safe_jax.runtime.errors import InputError
 
-MEAN = np.array([0.48145466, 0.4578275, 0.40821073], np.float32)
-STD = np.array([0.26862954, 0.26130258, 0.27577711], np.float32)
+_RESAMPLING = {name.lower(): one for name, one in PIL.Image.Resampling.__members__.items()}
 
 # From other modes, Pillow's conversion to RGB clips samples of more than 8 bits at 255, turns PA
 # black, and fails for La.
@@ -30,32 +30,30 @@ MODES = {"1", "L", "LA", "P", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "L
 LONGEST = 100  # times the short side: an image is scaled before it is cropped, and must fit memory
 
 
-def preprocess(image: PIL.Image.Image, image_size: int) -> np.ndarray:
-    """Crops and normalises an image for the model: float32 `(image_size, image_size, 3)`.
+def whole(image: PIL.Image.Image, preprocessing: Preprocessing) -> np.ndarray:
+    """An image as a model looks at it whole: uint8 `(s, s, 3)`.
 
-    Raises `TypeError` for anything but a Pillow image, and `InputError` as `center_crop` does.
+    Raises `InputError` for an image that CLIP's pipeline would distort, or that is too large.
     """
-    if not isinstance(image, PIL.Image.Image):
-        raise TypeError(
-            f"a PIL.Image.Image is expected, not {type(image).__name__}: PIL.Image.open reads a "
-            "file, PIL.Image.fromarray takes an array"
-        )
-    return normalize(center_crop(image, int(image_size)))
+    size, resampling = preprocessing.size, _RESAMPLING[preprocessing.interpolation]
+    if preprocessing.fit == "crop":
+        return center_crop(image, size, resampling)
+    _check(image)
+    # To RGB first, as the processors of SigLIP do; OpenAI's code has it the other way round.
+    return np.asarray(PIL.Image.fromarray(_rgb(image)).resize((size, size), resampling))
 
 
-def normalize(pixels: Any) -> Any:
-    """Normalises 8-bit pixels `(..., 3)` as CLIP does, to float32; takes NumPy and JAX arrays."""
-    return (pixels.astype(np.float32) / 255 - MEAN) / STD
-
-
-def center_crop(image: PIL.Image.Image, image_size: int) -> np.ndarray:
+def center_crop(
+    image: PIL.Image.Image, image_size: int,
+    resampling: PIL.Image.Resampling = PIL.Image.Resampling.BICUBIC,
+) -> np.ndarray:  # fmt: skip
     """The middle of an image whose short side is scaled to `image_size`: uint8 `(s, s, 3)`.
 
     Raises `InputError` for an image that CLIP's pipeline would distort, or that is too large.
     """
     _check(image)
     size, left, top = _center(image.size, image_size)
-    image = image.resize(size, PIL.Image.Resampling.BICUBIC)
+    image = image.resize(size, resampling)
     return _rgb(image.crop((left, top, left + image_size, top + image_size)))
 
 
@@ -99,27 +97,35 @@ def _center(size: tuple[int, int], image_size: int) -> tuple[tuple[int, int], in
     return size, left, top
 
 
-def box_in_center_crop(box: npt.ArrayLike, size: tuple[int, int], image_size: int) -> np.ndarray:
-    """Converts a box of an image from pixels to parts of its centre crop, `(4,)`.
+def box_in_view(
+    box: npt.ArrayLike, size: tuple[int, int], preprocessing: Preprocessing
+) -> np.ndarray:
+    """Converts a box of an image from pixels to parts of what `whole` shows of it, `(4,)`.
 
     Args:
         box: left, top, right, bottom.
         size: width and height of the image.
     """
-    scaled, left, top = _center(size, image_size)
+    image_size = preprocessing.size
+    scaled, left, top = (image_size, image_size), 0, 0
+    if preprocessing.fit == "crop":
+        scaled, left, top = _center(size, image_size)
     scale = np.divide(scaled, size)
     corners = np.reshape(box, (2, 2)) * scale - (left, top)
     return (corners / image_size).clip(0, 1).ravel()
 
 
 def random_crop(
-    image: PIL.Image.Image, image_size: int, rng: random.Random, scale: tuple[float, float]
+    image: PIL.Image.Image,
+    preprocessing: Preprocessing,
+    rng: random.Random,
+    scale: tuple[float, float],
 ) -> np.ndarray:
     """A random resized crop, flipped half the time: uint8 `(s, s, 3)`.
 
     Drawn as by torchvision's `RandomResizedCrop`: an area uniform in `scale` of the image's, an
     aspect ratio log-uniform in (3/4, 4/3); if ten tries do not fit, the largest crop in the middle.
-    Raises `InputError` as `center_crop` does.
+    Raises `InputError` as `whole` does.
     """
     _check(image)
     width, height = image.size
@@ -135,33 +141,9 @@ def random_crop(
         h = min(height, round(width * 4 / 3))
         left, top = (width - w) // 2, (height - h) // 2
     image = image.crop((left, top, left + w, top + h))
-    pixels = _rgb(image.resize((image_size, image_size), PIL.Image.Resampling.BICUBIC))
+    resampling = _RESAMPLING[preprocessing.interpolation]
+    pixels = _rgb(image.resize((preprocessing.size, preprocessing.size), resampling))
     return np.ascontiguousarray(pixels[:, ::-1]) if rng.random() < 0.5 else pixels
-
-
-class Openable(Protocol):
-    """A path, or anything that opens like a path; `str` gives its name in messages."""
-
-    def open(self, mode: Any = ..., /) -> Any: ...
-
-
-@dataclasses.dataclass(frozen=True)
-class InMemory:
-    """An image that is decoded already; it takes the place of a path.
-
-    Its name is a digest of its pixels, and tells it from others: Pillow's images have no hash.
-    """
-
-    image: PIL.Image.Image = dataclasses.field(compare=False)
-    name: str
-
-    def open(self, mode: str = "rb") -> Any:
-        raise OSError(f"{self.name} is in no file")
-
-    stat = open  # its name tells whether it changed
-
-    def __str__(self) -> str:
-        return self.name
 
 
 class Crop(NamedTuple):
@@ -194,23 +176,23 @@ def opened(path: Openable) -> Iterator[PIL.Image.Image]:
         raise InputError(f"cannot be decoded: {reason}") from error
 
 
-def load(crop: Crop, image_size: int, scale: tuple[float, float]) -> np.ndarray:
+def load(crop: Crop, preprocessing: Preprocessing, scale: tuple[float, float]) -> np.ndarray:
     """Decodes one crop: uint8 `(s, s, 3)`.
 
-    Raises `InputError` naming the file if it is damaged or if `center_crop` refuses it.
+    Raises `InputError` naming the file if it is damaged or if `whole` refuses it.
     """
     try:
         with opened(crop.path) as image:
             if crop.seed is None:
-                return center_crop(image, image_size)
-            return random_crop(image, image_size, random.Random(crop.seed), scale)
+                return whole(image, preprocessing)
+            return random_crop(image, preprocessing, random.Random(crop.seed), scale)
     except InputError as error:
         raise InputError(f"{crop.path}: {error}") from error
 
 
 def load_batches(
     batches: Iterable[Sequence[Crop]],
-    image_size: int,
+    preprocessing: Preprocessing,
     scale: tuple[float, float],
     workers: int,
     ahead: int = 4,
@@ -222,9 +204,10 @@ def load_batches(
     """
 
     def decode(crop):
-        return load(crop, image_size, scale)
+        return load(crop, preprocessing, scale)
 
-    with contextlib.closing(_decoded(batches, image_size, decode, workers, ahead)) as decoded:
+    pixels = _decoded(batches, preprocessing.size, decode, workers, ahead)
+    with contextlib.closing(pixels) as decoded:
         for pixels_bhwc, futures in decoded:
             for future in futures:
                 future.result()
@@ -232,17 +215,18 @@ def load_batches(
 
 
 def load_readable(
-    batches: Iterable[Sequence[Crop]], image_size: int, workers: int, ahead: int = 4
+    batches: Iterable[Sequence[Crop]], preprocessing: Preprocessing, workers: int, ahead: int = 4
 ) -> Iterator[tuple[np.ndarray, list[str | None]]]:
-    """As `load_batches`, of centre crops; and for each image None, or why it cannot be used.
+    """As `load_batches`, of whole images; and for each image None, or why it cannot be used.
 
     The pixels of an image that cannot be used are 0.
     """
 
     def decode(crop):
-        return load(crop, image_size, (1, 1))
+        return load(crop, preprocessing, (1, 1))
 
-    with contextlib.closing(_decoded(batches, image_size, decode, workers, ahead)) as decoded:
+    pixels = _decoded(batches, preprocessing.size, decode, workers, ahead)
+    with contextlib.closing(pixels) as decoded:
         for pixels_bhwc, futures in decoded:
             reasons: list[str | None] = []
             for pixels_hwc, future in zip(pixels_bhwc, futures, strict=True):

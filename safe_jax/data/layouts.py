@@ -114,6 +114,10 @@ LAYOUTS = {
 }
 
 
+# Data sets on which what was tuned on another is evaluated, with their own classes.
+CROSS = tuple(name for name, layout in LAYOUTS.items() if name != "imagenet" and not layout.make)
+
+
 class Variant(NamedTuple):
     """Test images of ImageNet's classes, for a model tuned on ImageNet with its prompts.
 

@@ -15,7 +15,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import PIL.Image
 
-from safe_jax.data import datasets, folders, images, places, readable
+from safe_jax.data import datasets, folders, places, readable
+from safe_jax.data.openable import InMemory, Openable
 from safe_jax.data.records import Record, read_split_file
 from safe_jax.runtime import files, paths, schema
 from safe_jax.runtime.errors import InputError, listing
@@ -45,10 +46,10 @@ class Photos(NamedTuple):
 class Sources:
     """Images by name in place of a folder, wherever each of them is: in a file or in memory."""
 
-    def __init__(self, by_name: Mapping[str, images.Openable]):
+    def __init__(self, by_name: Mapping[str, Openable]):
         self._by_name = by_name
 
-    def __truediv__(self, name: str) -> images.Openable:
+    def __truediv__(self, name: str) -> Openable:
         return self._by_name[name]
 
     def resolve(self) -> "Sources":
@@ -192,7 +193,7 @@ def _is_name(name: Any) -> bool:
     return True
 
 
-def as_source(image: Any) -> tuple[str, images.Openable]:
+def as_source(image: Any) -> tuple[str, Openable]:
     """An image's name, and what opens it: of a path, a Pillow image or a uint8 array.
 
     The name of an image in memory is a digest of its pixels. Raises `InputError` for other things.
@@ -217,7 +218,7 @@ def as_source(image: Any) -> tuple[str, images.Openable]:
     sha.update(image.tobytes())
     sha.update(bytes(image.getpalette() or ()))
     name = f"memory/{sha.hexdigest()[:_DIGITS]}"
-    return name, images.InMemory(image, name)
+    return name, InMemory(image, name)
 
 
 class Examined(NamedTuple):
@@ -237,9 +238,9 @@ def examine(photos: Photos, unreadable: readable.Unreadable, workers: int) -> Ex
         return Examined(kept, dict(zip(paths, found, strict=True)))
 
 
-def digest(source: images.Openable) -> str:
+def digest(source: Openable) -> str:
     """Identifies an image by the bytes of its file, wherever that is."""
-    if isinstance(source, images.InMemory):
+    if isinstance(source, InMemory):
         return source.name.rpartition("/")[2]
     with files.opened(source) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()[:_DIGITS]

@@ -9,6 +9,7 @@ from typing import Any, Literal
 import tqdm
 
 from safe_jax.data import images
+from safe_jax.data.openable import Openable
 from safe_jax.data.records import Record
 from safe_jax.runtime import hosts
 from safe_jax.runtime.errors import InputError, counted, listing
@@ -19,7 +20,7 @@ Unreadable = Literal["refuse", "skip"]
 Parts = dict[str, list[Record]]  # the records of each split
 
 
-def reasons(files: Sequence[images.Openable], workers: int) -> list[tuple[int, str]]:
+def reasons(files: Sequence[Openable], workers: int) -> list[tuple[int, str]]:
     """The places in `files` of those that cannot be used, and why; each host looks at its share."""
     share = range(hosts.index(), len(files), hosts.count())
     with concurrent.futures.ThreadPoolExecutor(workers) as pool:
@@ -30,7 +31,7 @@ def reasons(files: Sequence[images.Openable], workers: int) -> list[tuple[int, s
     return sorted(itertools.chain.from_iterable(hosts.from_all(bad)))
 
 
-def check(files: Sequence[images.Openable], workers: int) -> None:
+def check(files: Sequence[Openable], workers: int) -> None:
     """Raises `InputError` naming every file that is missing or cannot be decoded."""
     if bad := reasons(files, workers):
         lines = sorted(f"{files[at]}: {reason}" for at, reason in bad)

@@ -100,10 +100,9 @@ def _with_looks(
         return found
     pictures: list[str | None] = []
     attention: list[Attention | None] = []
-    size = classifier.image_size
     for batch in predict.score(classifier, sources, len(sources), with_attention=True):
         for at, source in enumerate(batch.sources):
-            pixels = images.load(images.Crop(source.image), size, (1, 1))
+            pixels = images.load(images.Crop(source.image), classifier.preprocessing, (1, 1))
             jpeg = io.BytesIO()
             PIL.Image.fromarray(pixels).save(jpeg, "JPEG", quality=90)
             encoded = base64.b64encode(jpeg.getvalue()).decode()

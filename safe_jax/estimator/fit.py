@@ -19,18 +19,17 @@ import numpy as np
 import tqdm
 from pydantic import AfterValidator
 
-from safe_jax import clip
+from safe_jax import backbones
 from safe_jax.bank.extraction import Workers
 from safe_jax.classifier import chance, predict, temperature
 from safe_jax.classifier.image_classifier import ImageClassifier
 from safe_jax.classifier.predict import Source
-from safe_jax.clip import weights as clip_weights
 from safe_jax.data import few_shot, photos, prompts
 from safe_jax.data.datasets import Dataset
 from safe_jax.data.photos import Photos
 from safe_jax.data.records import Record, Splits, hold_out_val
 from safe_jax.experiment import compare, keep, knobs, prepare
-from safe_jax.experiment.knobs import Config, NotEmpty, Rates, Seed, Shots
+from safe_jax.experiment.knobs import Config, ImageSize, NotEmpty, Rates, Seed, Shots
 from safe_jax.experiment.prepare import Described
 from safe_jax.experiment.trial import Shared, Subset, Trial
 from safe_jax.methods import catalogue
@@ -57,6 +56,7 @@ class FitSettings(schema.Model):
     """What a user may choose of a fit."""
 
     weights: schema.Name = knob("RN50", "the pre-trained model, as config.weights")
+    image_size: ImageSize = knob(0, "pixels of a side, as config.image_size")
     method: Annotated[str, AfterValidator(_is_method)] = knob("safe", "by its name in configs")
     shots: Shots | None = knob(None, "training images a class; all if not given")
     seed: Seed = knob(1, "of the draw of shots, and of the order of training")
@@ -86,14 +86,14 @@ def fit(given: Photos, settings: FitSettings) -> ImageClassifier:
 
     A test split is not looked at. Raises `InputError` for what a user can mend.
     """
-    directory = paths.parse(clip.locate(settings.weights, settings.cache_dir))
+    directory = paths.parse(backbones.locate(settings.weights, settings.cache_dir))
     divided = _divide(given, settings)
     config = _config(settings, divided)
     data = _dataset(divided.photos, config)
     shots = settings.shots or max(_counts(divided.train).values())
     subset = Subset(shots, settings.seed, divided.train, divided.val, [])
     described = Described(config, data, {}, [subset])
-    digest = clip_weights.read_metadata(directory).digest
+    digest = backbones.read_metadata(directory, config.image_size).digest
     uses = prepare.uses(described, digest)
     (key,) = prepare.keys([subset], uses)
     config_hash = knobs.experiment_hash(config, data, digest)
@@ -164,6 +164,7 @@ def _config(settings: FitSettings, divided: _Divided) -> Config:
         methods=(settings.method,),
         seeds=(settings.seed,),
         cache_dir=settings.cache_dir,
+        image_size=settings.image_size,
         workers=settings.workers,
         selection=of_val if divided.val else "fixed",
     )

@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import hashlib
 import json
+import statistics
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -12,13 +13,19 @@ import numpy as np
 
 from safe_jax.classifier.choose import choose
 from safe_jax.classifier.classifier import Classifier
+from safe_jax.data.base_to_new import NEW
 from safe_jax.experiment import examples, knobs
-from safe_jax.experiment.results import Candidate, Row
+from safe_jax.experiment.results import Candidate, Elsewhere, Row
 from safe_jax.experiment.trial import Outcome, Trial
 from safe_jax.methods import catalogue
 from safe_jax.methods.contract import Start
+from safe_jax.methods.text_head import with_head
 from safe_jax.tuning import fit
 from safe_jax.tuning.fit import Checkpoints, Job, Member, Tuned
+
+CLOSED_SET = (
+    "no answer for classes that were not tuned on: each class has parameters or images of its own"
+)
 
 
 def tune(trials: Sequence[Trial], name: str) -> None:
@@ -111,23 +118,29 @@ def set_point(trial: Trial, name: str, point: Mapping[str, float]) -> None:
     trial.outcomes[name] = dataclasses.replace(outcome, classifier=classifier)
 
 
-def row(trial: Trial, name: str) -> tuple[Row, dict[str, float]]:
-    """A method's row, once it is tuned, and its accuracy on each transfer.
+def row(trial: Trial, name: str) -> tuple[Row, dict[str, Elsewhere]]:
+    """A method's row, once it is tuned, and its accuracy on each of `datasets_of_rows`.
 
-    Its seconds are all that it takes by itself: SAFE-A's have SAFE's tuning, though it is shared;
-    of a tuning together with others they are an even share.
+    Sets that it has no answer for are left out. Its seconds are all that it takes by itself:
+    SAFE-A's have SAFE's tuning, though it is shared; of a tuning together with others they are an
+    even share.
     """
     began = time.perf_counter()
     method, shared, outcome = catalogue.METHODS[name], trial.shared, trial.outcomes[name]
     config, classifier, reader = shared.config, outcome.classifier, shared.reader
     view = functools.partial(trial.view, method)
-    transfers = {to: classifier.evaluate(view(to), reader) for to in shared.transfers}
+    elsewhere = _elsewhere(trial, name)
     fields: dict[str, Any] = {
         "accuracy": classifier.evaluate(view("eval"), reader),
         "selection": config.selection if outcome.grid or outcome.candidates else "none",
         **_chosen_point(classifier),
         **_how_chosen(outcome),
     }
+    if config.protocol == "base_to_new" and (new := elsewhere.pop(NEW, None)) is not None:
+        mean = statistics.harmonic_mean([fields["accuracy"], new.accuracy])
+        fields |= {"new_accuracy": new.accuracy, "harmonic_mean": mean}
+    if shared.heads and not method.open_classes:
+        fields["closed_set"] = CLOSED_SET
     if len(outcome.grid) == 1:  # for the plots of a report: nothing is chosen on "eval"
         fields["curve"] = _curve(outcome, view("eval"), reader)
     elif outcome.val_accuracy is not None:  # a curve would have thousands of points
@@ -146,7 +159,31 @@ def row(trial: Trial, name: str) -> tuple[Row, dict[str, float]]:
         eval_images=len(trial.subset.eval), seconds=seconds,
         unreadable=shared.unreadable or None, **fields,
     )  # fmt: skip
-    return found, transfers
+    return found, elsewhere
+
+
+def datasets_of_rows(trial: Trial) -> list[str]:
+    """The transfers that have rows of their own: base to new is in one row."""
+    shared = trial.shared
+    return [] if shared.config.protocol == "base_to_new" else list(shared.transfers)
+
+
+def _elsewhere(trial: Trial, name: str) -> dict[str, Elsewhere]:
+    """How it is on each transfer, those left out that have classes for which there is no answer."""
+    method, shared = catalogue.METHODS[name], trial.shared
+    classifier = trial.outcomes[name].classifier
+    found = {}
+    for to in shared.transfers:
+        asked = classifier
+        if to in shared.heads:
+            if not method.open_classes:
+                continue
+            context = with_head(classifier.context, shared.heads[to])
+            asked = dataclasses.replace(classifier, context=context)
+        target = shared.transfers[to]
+        accuracy = asked.evaluate(trial.view(method, to), shared.reader)
+        found[to] = Elsewhere(accuracy, len(target.prompts or target.classes), len(target.records))
+    return found
 
 
 def _chosen_point(classifier: Classifier) -> dict[str, Any]:

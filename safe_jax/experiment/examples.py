@@ -18,6 +18,7 @@ from safe_jax.bank.view import View
 from safe_jax.classifier import pools
 from safe_jax.data import images
 from safe_jax.data.datasets import Dataset
+from safe_jax.data.preprocessing import Preprocessing
 from safe_jax.data.records import Record
 from safe_jax.experiment.trial import Outcome, Trial
 from safe_jax.methods.contract import Batch
@@ -40,7 +41,7 @@ def of_blend(trial: Trial, outcome: Outcome) -> dict[str, Any]:
     set has their boxes.
     """
     shared, classifier = trial.shared, outcome.classifier
-    data, size = shared.data, shared.model.image_size
+    data, pixels = shared.data, shared.model.config.preprocessing
     method: Any = classifier.method
     both = {
         "original": nnx.to_pure_dict(nnx.state(shared.model.attnpool)),
@@ -59,14 +60,14 @@ def of_blend(trial: Trial, outcome: Outcome) -> dict[str, Any]:
     }
     shown = [
         _describe(n, record, answers, maps_nhw, data)
-        | {"image": _save_picture(data.image_dir, record.path, size, shared.workdir)}
+        | {"image": _save_picture(data.image_dir, record.path, pixels, shared.workdir)}
         for maps_nhw in [maps(view)]
         for n, record in enumerate(drawn)
     ]
     fields: dict[str, Any] = {"examples": shown}
     if boxed := [record for record in trial.subset.eval if record.path in data.boxes]:
         on_boxed = maps(trial.dense("eval", boxed))
-        fields["attention_on_object"] = on_object(boxed, on_boxed, data, size)
+        fields["attention_on_object"] = on_object(boxed, on_boxed, data, pixels)
     return fields
 
 
@@ -102,21 +103,24 @@ def _describe(n, record, answers_nk, maps_nhw, data) -> dict[str, Any]:
     }
 
 
-def _save_picture(image_dir, path, image_size, workdir) -> str:
+def _save_picture(image_dir, path, preprocessing, workdir) -> str:
     """Stores an image as the model sees it; returns where, seen from `workdir`."""
     name = hashlib.sha256(f"{paths.absolute(image_dir)}/{path}".encode()).hexdigest()[:16]
-    file = workdir / "examples" / f"{name}-{image_size}.jpg"
+    file = workdir / "examples" / f"{name}-{preprocessing.size}.jpg"
     if hosts.is_first() and not file.exists():
         file.parent.mkdir(exist_ok=True)
         picture = io.BytesIO()
-        pixels = images.load(images.Crop(image_dir / path), image_size, (1, 1))
+        pixels = images.load(images.Crop(image_dir / path), preprocessing, (1, 1))
         PIL.Image.fromarray(pixels).save(picture, "JPEG", quality=90)
         paths.write(file, picture.getvalue())
     return str(file.relative_to(workdir))
 
 
 def on_object(
-    records: Sequence[Record], maps_nhw: dict[str, np.ndarray], data: Dataset, image_size: int
+    records: Sequence[Record],
+    maps_nhw: dict[str, np.ndarray],
+    data: Dataset,
+    preprocessing: Preprocessing,
 ) -> dict[str, float]:
     """Per cent of each pool's attention that lies in the objects' boxes, mean over images.
 
@@ -125,17 +129,20 @@ def on_object(
     """
     side = next(iter(maps_nhw.values())).shape[-1]
     covered_nhw = np.stack(
-        [_covered(data.image_dir / r.path, data.boxes[r.path], image_size, side) for r in records]
+        [
+            _covered(data.image_dir / r.path, data.boxes[r.path], preprocessing, side)
+            for r in records
+        ]
     )
     shares = {name: (x_nhw * covered_nhw).sum((1, 2)).mean() for name, x_nhw in maps_nhw.items()}
     shares["even"] = covered_nhw.mean()
     return {name: round(100 * float(share), 3) for name, share in shares.items()}
 
 
-def _covered(path, box, image_size, side) -> np.ndarray:
+def _covered(path, box, preprocessing, side) -> np.ndarray:
     """The part of each of an image's cells that a box covers, `(h, w)`."""
     with path.open("rb") as file, PIL.Image.open(file) as image:
-        left, top, right, bottom = images.box_in_center_crop(box, image.size, image_size) * side
+        left, top, right, bottom = images.box_in_view(box, image.size, preprocessing) * side
     start = np.arange(side)
     down_h = (np.minimum(bottom, start + 1) - np.maximum(top, start)).clip(0)
     across_w = (np.minimum(right, start + 1) - np.maximum(left, start)).clip(0)

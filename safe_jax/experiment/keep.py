@@ -87,7 +87,8 @@ def image_classifier(
         backbone=Backbone(
             name=shared.weights_dir.name,
             digest=shared.metadata.digest,
-            clip=shared.metadata.clip,
+            family=shared.metadata.family.name,
+            config=shared.metadata.config.model_dump(mode="json"),
             trunk_dtype=config.dtype,
             dense_dtype=config.bank_dtype,
         ),

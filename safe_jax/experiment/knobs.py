@@ -8,6 +8,7 @@ for itself stand in a group of the method's name.
 import hashlib
 import json
 import os
+from collections.abc import Iterable
 from typing import Annotated, Any, Literal, Self, TypeVar
 
 import pydantic
@@ -17,7 +18,7 @@ from pydantic import AfterValidator
 
 from safe_jax.bank.store import BankSettings
 from safe_jax.data import datasets
-from safe_jax.data.datasets import Dataset, DataSettings
+from safe_jax.data.datasets import Dataset, DataSettings, Transfer
 from safe_jax.methods import catalogue
 from safe_jax.methods.contract import BatchSize, Decay, Epochs, Knobs, Rate, Recipe
 from safe_jax.methods.safe import SafeSettings
@@ -46,6 +47,8 @@ Seed = Annotated[int, AfterValidator(Bounds(ge=0, le=2**32 - 1))]
 Shots = Annotated[int, AfterValidator(Bounds(ge=1, le=1_000_000))]
 Rates = Annotated[tuple[Rate, ...], Different, ListOrTuple]
 Decays = Annotated[tuple[Decay, ...], Different, ListOrTuple]
+ImageSize = Annotated[int, AfterValidator(Bounds(ge=0, le=1 << 14))]
+BASE_TO_NEW_SHOTS = (16,)  # CoCoOp's
 
 
 class Config(DataSettings, BankSettings, SafeSettings, Recipe):
@@ -53,8 +56,12 @@ class Config(DataSettings, BankSettings, SafeSettings, Recipe):
 
     weights: schema.Name = knob(
         "RN50",
-        "the pre-trained model: RN50, RN101, RN50x4, RN50x16, RN50x64 (downloaded on first use), "
-        "small (comes with the package), or a directory of tools/convert_torch_weights.py",
+        "the pre-trained model: RN50, RN101, RN50x4, RN50x16, RN50x64 or another name of "
+        "docs/backbones.md (downloaded on first use), small (comes with the package), or a "
+        "directory of tools/convert_torch_weights.py",
+    )
+    image_size: ImageSize = knob(
+        0, "pixels of a side; other than the weights', positions are interpolated; 0: as theirs"
     )
     shots: Annotated[tuple[Shots, ...], Different, NotEmpty, ListOrTuple] = knob(
         (1, 2, 4, 8, 16), "labelled images a class"
@@ -78,10 +85,12 @@ class Config(DataSettings, BankSettings, SafeSettings, Recipe):
         "where dense maps come from: the bank (each image once), or the trunk in every step, "
         "on fresh crops (online)",
     )
-    protocol: Literal["few_shot", "tip_adapter"] = knob(
+    protocol: Literal["few_shot", "tip_adapter", "base_to_new"] = knob(
         "few_shot",
         "tip_adapter: the way of the published figures, selection=full_val and seed 1 alone "
-        "(without what they choose on test); rows and tables say so",
+        "(without what they choose on test); base_to_new: CoCoOp's, the first half of the classes "
+        "is tuned on, and both halves are evaluated, with 16 shots where shots is left as it is; "
+        "rows and tables say so",
     )
     eval_split: Literal["test", "val"] = knob(
         "test", "what is evaluated on; val, the images that chose no alpha, is for choosing knobs"
@@ -117,6 +126,16 @@ class Config(DataSettings, BankSettings, SafeSettings, Recipe):
                     f"config.{name} are chosen from on validation images, but "
                     "config.selection=fixed chooses nothing: use few_shot_val"
                 )
+        if self.protocol == "base_to_new" and self.eval_split == "val":
+            raise ValueError(
+                "config.protocol=base_to_new evaluates on test images, for nothing may be chosen "
+                "by the new classes: set config.eval_split=test"
+            )
+        if self.protocol == "base_to_new" and self.transfer:
+            raise ValueError(
+                "config.transfer evaluates what was tuned on all classes, but "
+                "config.protocol=base_to_new tunes on half of them: unset one"
+            )
         if (self.eval_split, self.selection) == ("val", "full_val"):
             raise ValueError(
                 "config.eval_split=val evaluates on validation images that chose no alpha, but "
@@ -127,11 +146,12 @@ class Config(DataSettings, BankSettings, SafeSettings, Recipe):
 
 
 # No number in a row depends on these knobs, or the row has them in a column: the weights, shots,
-# seed, and the digest of the images. The prompts are hashed themselves, wherever they come from.
+# seed, and the digest of the images. An image size gives the weights another digest. The prompts
+# are hashed themselves, wherever they come from.
 _NOT_HASHED = {
-    "data_root", "prompts_file", "weights", "cache_dir", "workers", "trunk_batch_size",
-    "eval_batch_size", "checkpoint_every", "population", "save_classifiers", "shots",
-    "seeds", "methods", "unreadable",
+    "data_root", "prompts_file", "weights", "image_size", "cache_dir", "workers",
+    "trunk_batch_size", "eval_batch_size", "checkpoint_every", "population",
+    "save_classifiers", "shots", "seeds", "methods", "unreadable",
 }  # fmt: skip
 
 
@@ -184,6 +204,9 @@ def read(config: ConfigDict) -> Config:
         values["methods"] = tuple(filter(None, names))
     if values["protocol"] == "tip_adapter":
         values |= {"selection": "full_val", "seeds": (1,)}
+    all_shots = Config.model_fields["shots"].default
+    if values["protocol"] == "base_to_new" and values["shots"] == all_shots:
+        values["shots"] = BASE_TO_NEW_SHOTS
     groups: Any = {name: (knobs, knobs()) for name, knobs in _groups().items()}
     kind = pydantic.create_model("Config", __base__=Config, **groups)
     return _resolve(schema.check(kind, values, "config."))
@@ -232,17 +255,24 @@ def recipes(config: Config, name: str) -> list[Recipe]:
     ]
 
 
-def experiment_hash(config: Config, data: Dataset, weights_digest: str) -> str:
+def experiment_hash(
+    config: Config, data: Dataset, weights_digest: str, transfers: Iterable[Transfer] = ()
+) -> str:
     """Identifies an experiment: rows with the same hash belong together.
 
     A method's own knobs are a field of its rows, so that a method can join a file that has others.
+    Transfers with classes of their own are hashed with these; what others depend on is hashed
+    already.
     """
     values = sorted(config.model_dump().items())
     hashed = {k: v for k, v in values if k not in _NOT_HASHED and k not in catalogue.METHODS}
     sha = hashlib.sha256(
         json.dumps([hashed, weights_digest, data.classnames, data.prompts]).encode()
     )
-    for part in data.splits:
+    others = [target for target in transfers if target.prompts]
+    for target in others:
+        sha.update(json.dumps([target.name, target.prompts]).encode())
+    for part in (*data.splits, *(target.records for target in others)):
         listing = "\n".join(f"{record.path} {record.label}" for record in part)
         sha.update(listing.encode("utf-8", "surrogateescape"))
     return sha.hexdigest()[:12]

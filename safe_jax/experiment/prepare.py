@@ -10,7 +10,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from safe_jax import clip
+from safe_jax import backbones
+from safe_jax.backbones.contract import Backbone
 from safe_jax.bank import store
 from safe_jax.bank.store import BankSpec
 from safe_jax.bank.view import View
@@ -50,7 +51,7 @@ class ImagesOfUse(NamedTuple):
 class Prepared(NamedTuple):
     """The model with its text head, the devices, and all images of each use."""
 
-    model: clip.CLIP
+    model: Backbone
     head: TextHead
     mesh: jax.sharding.Mesh
     banks: Mapping[str, View]
@@ -125,7 +126,9 @@ def prepare(
         readable.check(sorted(unread, key=str), config.workers)
     _check_boxes(described)
     _warn_of_copies(described)
-    model = clip.load(directory, jnp.dtype(config.dtype), devices.replicated(mesh))
+    model = backbones.load(
+        directory, jnp.dtype(config.dtype), devices.replicated(mesh), image_size=config.image_size
+    )
     head = TextHead.of(model, text_rows(model, data.prompts))
     _check_finite(head, directory)
     store.check_space(list(specs.values()), model.config)

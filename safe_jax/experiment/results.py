@@ -70,7 +70,10 @@ class Example(_Part):
 
 
 class Row(_Part):
-    """A line of `results.jsonl`. A field that is None, or empty, is left out, but for `alpha`."""
+    """A line of `results.jsonl`. A field that is None, or empty, is left out, but for `alpha`.
+
+    In a row of base to new `new_accuracy` and `harmonic_mean` stay as well.
+    """
 
     method: Name = field(..., "by its name in configs")
     shots: Shots = field(..., "training images a class")
@@ -81,8 +84,8 @@ class Row(_Part):
     config_hash: Digest = field(..., "digest of knobs, data and weights; equal in an experiment")
     weights: Text = field(..., "NAME@DIGEST of the pre-trained model")
     split: Literal["test", "val"] = field(..., "test, or val: validation images that chose nothing")
-    protocol: Text | None = field(None, "few_shot, or tip_adapter: as published figures")
-    released: Text | None = field(None, "the model's name, where it was read from OpenAI's file")
+    protocol: Text | None = field(None, "config.protocol: few_shot, tip_adapter or base_to_new")
+    released: Text | None = field(None, "the model's name, where its weights are those released so")
     classes: Large | None = field(None, "how many there are")
     eval_images: Large | None = field(None, "how many images of the split there are")
     selection: Text = field(..., "how values were chosen: config.selection, or none")
@@ -104,6 +107,9 @@ class Row(_Part):
     unreadable: Large | None = field(None, "images left out, also of transfers; None: all read")
     knobs: dict[str, Any] = field({}, "of this method alone")
     tuned_on: Text | None = field(None, "the data set, where it is not the one evaluated on")
+    new_accuracy: Percent | None = field(None, "base_to_new: of new classes; accuracy: of base")
+    harmonic_mean: Percent | None = field(None, "of accuracy and new_accuracy")
+    closed_set: Text | None = field(None, "why there is no accuracy on classes not tuned on")
 
     @pydantic.model_validator(mode="after")
     def _has_what_was_chosen(self) -> Self:
@@ -116,6 +122,10 @@ class Row(_Part):
         return RowKey(self.shots, self.seed, self.images or "")
 
     @property
+    def is_base_to_new(self) -> bool:
+        return self.protocol == "base_to_new"
+
+    @property
     def chance(self) -> str | None:
         """Says, of zero-shot alone, that it is no better than chance, if so and if known."""
         if self.method != "zero_shot" or not (self.classes and self.eval_images):
@@ -126,7 +136,8 @@ class Row(_Part):
     def line(self) -> str:
         """The row as JSON."""
         fields = self.model_dump(by_alias=True).items()
-        return json.dumps({k: v for k, v in fields if k == "alpha" or v not in (None, [], {})})
+        always = {"alpha", *(("new_accuracy", "harmonic_mean") if self.is_base_to_new else ())}
+        return json.dumps({k: v for k, v in fields if k in always or v not in (None, [], {})})
 
 
 # Fields that the row of a transfer shares with the main row.
@@ -135,6 +146,14 @@ _OF_TRANSFER = {
     "protocol", "selection", "alpha", "a", "b", "point", "learning_rate", "weight_decay", "knobs",
     "seconds", "unreadable",
 }  # fmt: skip
+
+
+class Elsewhere(NamedTuple):
+    """What a row of a transfer has of its own: accuracy (per cent), classes and images."""
+
+    accuracy: float
+    classes: int
+    eval_images: int
 
 
 class RowKey(NamedTuple):
@@ -214,15 +233,15 @@ class Results:
             self._file.append(line)
         self.rows += _parse(self.path, [line])
 
-    def add_all(self, row: Row, transfer_accuracies: dict[str, float]) -> None:
+    def add_all(self, row: Row, transfers: dict[str, Elsewhere]) -> None:
         """Writes a row, and before it a row for each transfer that has none yet.
 
         The main row comes last: where a killed run wrote it, the transfers are complete.
         """
-        for name, accuracy in transfer_accuracies.items():
+        for name, found in transfers.items():
             if not self.find(row.method, row.key, row.knobs, name):
                 common = row.model_dump(include=_OF_TRANSFER)
-                self.add(Row(**common, dataset=name, accuracy=accuracy, tuned_on=row.dataset))
+                self.add(Row(**common, **found._asdict(), dataset=name, tuned_on=row.dataset))
         self.add(row)
 
 

@@ -9,9 +9,9 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
-from safe_jax import clip
-from safe_jax.clip import weights
-from safe_jax.data import datasets, few_shot
+from safe_jax import backbones
+from safe_jax.checkpoints import weights
+from safe_jax.data import base_to_new, datasets, few_shot
 from safe_jax.data.datasets import Dataset
 from safe_jax.experiment import compare, keep, knobs, prepare, transfer
 from safe_jax.experiment.knobs import Config
@@ -41,6 +41,11 @@ def run(config: ConfigDict, workdir: Any) -> list[Row]:
         raise InputError(f"config.save_classifiers: --workdir={workdir} is not on a disk")
     if checked.protocol == "tip_adapter":
         log.info("config.protocol=tip_adapter: all validation images choose, and seed 1 is used")
+    if checked.protocol == "base_to_new":
+        log.info(
+            "config.protocol=base_to_new: half of the classes is tuned on, with %s shots",
+            ", ".join(map(str, checked.shots)),
+        )
     names = datasets.names(checked)
     given = [k for k in ("image_dir", "split_file", "tfds", "prompts_file") if config[k]]
     if len(names) > 1 and given:
@@ -56,15 +61,21 @@ def _describe(given: ConfigDict, name: str) -> Described:
     given = given.copy_and_resolve_references()
     given.dataset = name
     config = knobs.read(given)
-    data, transfers = datasets.load(config), transfer.load(config)
+    whole, transfers = datasets.load(config), transfer.load(config)
     if config.unreadable == "skip":
         workers = config.workers
-        data = datasets.without_unreadable(data, workers)
+        whole = datasets.without_unreadable(whole, workers)
         transfers = {
             to: datasets.transfer_without_unreadable(target, workers)
             for to, target in transfers.items()
         }
-    subsets = [_draw(config, data, shots, seed) for shots in config.shots for seed in config.seeds]
+    data = whole
+    if config.protocol == "base_to_new":
+        data, new = base_to_new.divide(whole)
+        transfers = {new.name: new}
+    subsets = [
+        _draw(config, whole, data, shots, seed) for shots in config.shots for seed in config.seeds
+    ]
     _warn_of_few(data, max(config.shots))
     return Described(config, data, transfers, subsets)
 
@@ -80,8 +91,10 @@ def _warn_of_few(data, shots):
         )  # fmt: skip
 
 
-def _draw(config: Config, data: Dataset, shots: int, seed: int) -> Subset:
-    train_records, val = few_shot.subset(data.splits.train, data.splits.val, shots, seed)
+def _draw(config: Config, whole: Dataset, data: Dataset, shots: int, seed: int) -> Subset:
+    """A subset of `data`, which is `whole` or its base classes."""
+    drawn = few_shot.subset(whole.splits.train, whole.splits.val, shots, seed)
+    train_records, val = (base_to_new.of_base(part, len(data.classnames)) for part in drawn)
     if config.selection == "full_val":
         val = data.splits.val
     elif config.selection == "fixed":
@@ -104,10 +117,10 @@ def _draw(config: Config, data: Dataset, shots: int, seed: int) -> Subset:
 
 def _run(described: Described, workdir: pathlib.Path) -> list[Row]:
     config, data, transfers, subsets = described
-    directory = paths.parse(clip.locate(config.weights, config.cache_dir))
-    digest = weights.read_metadata(directory).digest
+    directory = paths.parse(backbones.locate(config.weights, config.cache_dir))
+    digest = backbones.read_metadata(directory, config.image_size).digest
     uses = prepare.uses(described, digest)
-    config_hash = knobs.experiment_hash(config, data, digest)
+    config_hash = knobs.experiment_hash(config, data, digest, transfers.values())
     with Results(
         workdir / "results.jsonl",
         dataset=data.name,
@@ -133,7 +146,7 @@ def _run(described: Described, workdir: pathlib.Path) -> list[Row]:
 
 def _rows_of(trials: Sequence[Trial], results: Results) -> list[Row]:
     """The rows of every method on trials that are tuned together: those there, and new ones."""
-    config, transfers = trials[0].shared.config, trials[0].shared.transfers
+    config = trials[0].shared.config
     knobs_of = {method: knobs.method_knobs(config, method) for method in config.methods}
     for method in config.methods:
         missing = [t for t in trials if not results.find(method, t.key, knobs_of[method])]
@@ -153,7 +166,7 @@ def _rows_of(trials: Sequence[Trial], results: Results) -> list[Row]:
         results.find(method, trial.key, knobs_of[method], name)
         for trial in trials
         for method in config.methods
-        for name in (*transfers, None)
+        for name in (*compare.datasets_of_rows(trials[0]), None)
     ]
     return [row for row in found if row]
 

@@ -8,20 +8,21 @@ from collections.abc import Mapping, Sequence
 import jax
 import numpy as np
 
-from safe_jax import clip
+from safe_jax import backbones
+from safe_jax.backbones.contract import Backbone, ImageTower
 from safe_jax.bank.fresh_crops import FreshCrops
 from safe_jax.bank.view import View
+from safe_jax.checkpoints import state_dict, trees, weights
 from safe_jax.classifier.classifier import Classifier, Origin
 from safe_jax.classifier.evaluate import Reader
 from safe_jax.classifier.pools import Pools
-from safe_jax.clip import weights as clip_weights
-from safe_jax.clip.model import ImageTower
 from safe_jax.data.datasets import Dataset, Transfer
 from safe_jax.data.records import Record
 from safe_jax.experiment.knobs import Config
 from safe_jax.experiment.results import Candidate, RowKey
 from safe_jax.methods.contract import Grid, Method, Recipe, Setting
 from safe_jax.methods.text_head import TextHead
+from safe_jax.methods.text_rows import text_rows
 from safe_jax.runtime import devices
 from safe_jax.runtime.paths import Path
 
@@ -39,37 +40,48 @@ class Shared:
     data: Dataset
     transfers: Mapping[str, Transfer]
     workdir: pathlib.Path
-    model: clip.CLIP
+    model: Backbone
     head: TextHead
     mesh: jax.sharding.Mesh
     banks: Mapping[str, View]
 
     @functools.cached_property
-    def metadata(self) -> clip_weights.Metadata:
+    def metadata(self) -> weights.Metadata:
         """What is known of the weights beside their arrays."""
-        return clip_weights.read_metadata(self.weights_dir)
+        return backbones.read_metadata(self.weights_dir, self.config.image_size)
 
     @property
     def weights(self) -> str:
         """Name and digest of the pre-trained model, as rows have them."""
-        return clip_weights.name(self.weights_dir, self.metadata.digest)
+        return weights.name(self.weights_dir, self.metadata.digest)
 
     @property
     def released(self) -> str | None:
-        """OpenAI's name of the pre-trained model, where it is read from OpenAI's own file."""
-        name = self.config.weights  # a name, and no path: `clip.download` checks the file's sha256
-        return name if clip.PRESETS.get(name) == self.metadata.clip else None
+        """The name of the pre-trained model, where its weights are those that were released so."""
+        name = self.config.weights  # and no path: of a name's file the sha256 is checked
+        resized = self.metadata.digest != backbones.read_metadata(self.weights_dir).digest
+        return name if name in backbones.NAMES and not resized else None
 
     @functools.cached_property
     def state(self) -> dict[str, np.ndarray]:
         """The pre-trained model's state dict, in the precision of its checkpoint."""
-        leaves = {path: devices.fetch(x) for path, x in clip_weights.flatten(self.model).items()}
-        return clip_weights.to_torch(leaves, self.metadata)
+        arrays = {path: devices.fetch(x) for path, x in trees.flatten(self.model).items()}
+        return state_dict.to_torch(self.metadata.family, arrays, self.metadata.extras)
 
     @functools.cached_property
     def tower(self) -> ImageTower:
         """The model without its text tower."""
-        return clip_weights.image_tower(self.model)
+        return self.model.image_tower()
+
+    @functools.cached_property
+    def heads(self) -> Mapping[str, TextHead]:
+        """The text heads of transfers with classes of their own. No method starts from them."""
+        made = {
+            name: TextHead.of(self.model, text_rows(self.model, target.prompts))
+            for name, target in self.transfers.items()
+            if target.prompts
+        }
+        return devices.replicate(self.mesh, made)
 
     @property
     def unreadable(self) -> int:
@@ -174,6 +186,8 @@ class Trial:
         if use not in self.shared.transfers:
             return bank.select(self.subset.records(use) if records is None else records)
         target = self.shared.transfers[use]
+        if target.prompts:
+            return bank.select(target.records)
         among_k = np.isin(np.arange(len(self.shared.data.classnames)), target.classes)
         view = bank.select(target.records, target.classes)
         return dataclasses.replace(view, among_k=among_k)

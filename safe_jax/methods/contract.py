@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     import jax
     import numpy as np
 
+    from safe_jax.backbones.contract import Backbone
     from safe_jax.bank.view import View
-    from safe_jax.clip import CLIP
 
 Params = dict[str, Any]
 Batch = dict[str, "jax.Array"]
@@ -44,7 +44,7 @@ BelowOne = Annotated[float, AfterValidator(Bounds(ge=0, lt=1))]
 ARRAYS = (
     "dense_bhwc",  # dense maps
     "original_bd",  # features of the original pool, not normalised
-    "unprojected_bc",  # input of the original pool's last projection
+    "unprojected_bu",  # input of the original pool's last projection
     "tuned_bd",  # features of the pool that the first method of `after` tuned
 )
 
@@ -118,7 +118,7 @@ class Setting:
     fresh crops that no bank holds. `earlier` has the methods of `after` by name.
     """
 
-    model: "CLIP"
+    model: "Backbone"
     head: TextHead
     train: "View | None"
     shots: int

@@ -2,10 +2,12 @@
 
     loss = cross entropy of s unit(z A + bias) W^T  +  lambda ||A - A0||^2
 
-A is `c_proj`'s weight; the bias stays. The input of the projection, z, never changes, so it is
-computed once, as the authors do. lambda is 1 / shots by their default.
+A is the weight of `c_proj`, with which a CLIP's pool ends; of a SigLIP's it is the MLP's second
+layer, whose shortcut is added. The bias stays. The input of the projection, z, never changes, so it
+is computed once, as the authors do. lambda is 1 / shots by their default.
 
-Axes: b images, c channels of the pool, k classes, d channels of the joint space.
+Axes: b images, c channels that are projected, u of these and of a shortcut, k classes, d channels
+of the joint space.
 """
 
 import dataclasses
@@ -60,7 +62,7 @@ class ProLIP(Base):
     label = "ProLIP"
     knobs = ProLIPKnobs
     settings = ProLIPKnobs
-    takes = ("unprojected_bc",)
+    takes = ("unprojected_bu",)
     context = Held
     open_classes = True
 
@@ -78,5 +80,15 @@ class ProLIP(Base):
         return cross_entropy(logits_bk, batch) + context.weight * distance
 
     def logits(self, params: Params, context: Held, batch: Batch) -> "jax.Array":
-        c_proj = params["c_proj"]
-        return context.head.logits(batch["unprojected_bc"] @ c_proj["kernel"] + c_proj["bias"])
+        return context.head.logits(project(batch["unprojected_bu"], params["c_proj"]))
+
+
+def project(unprojected_bu: "jax.Array", c_proj: Params) -> "jax.Array":
+    """A pool's feature `(b, d)` of what its `unprojected` gives.
+
+    The channels beyond those that `c_proj` takes are a shortcut.
+    """
+    kernel_cd = c_proj["kernel"]
+    feature_bd = unprojected_bu[:, : kernel_cd.shape[0]] @ kernel_cd + c_proj["bias"]
+    shortcut_bd = unprojected_bu[:, kernel_cd.shape[0] :]
+    return feature_bd + shortcut_bd if shortcut_bd.shape[1] else feature_bd

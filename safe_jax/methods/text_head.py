@@ -3,14 +3,14 @@
 Axes: b images, k classes, d channels of the joint space.
 """
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from safe_jax.runtime.lazy import jax, jnp, optax
 
 if TYPE_CHECKING:
-    from safe_jax.clip import CLIP
+    from safe_jax.backbones.contract import Backbone
 
 
 class TextHead(NamedTuple):
@@ -24,12 +24,17 @@ class TextHead(NamedTuple):
     scale: "jax.Array"
 
     @classmethod
-    def of(cls, model: "CLIP", text_kd: "jax.Array") -> "TextHead":
+    def of(cls, model: "Backbone", text_kd: "jax.Array") -> "TextHead":
         return cls(text_kd, jnp.exp(model.logit_scale[...]))
 
     def logits(self, features_bd: "jax.Array") -> "jax.Array":
         """`(b, k)`, of features of any length."""
         return cosine_logits(features_bd, self.text_kd, self.scale)
+
+
+def with_head(context: Any, head: TextHead) -> Any:
+    """The context of a method with `open_classes`, with the text rows of other classes."""
+    return head if isinstance(context, TextHead) else context._replace(head=head)
 
 
 def unit(x: "jax.Array | np.ndarray") -> "jax.Array":

@@ -10,23 +10,21 @@ import jax
 import numpy as np
 from flax import nnx
 
-from safe_jax import clip
+from safe_jax.backbones.contract import Backbone
 from safe_jax.methods.text_head import unit
 from safe_jax.runtime import devices
 
 TEXTS_PER_CALL = 256
 
 
-def text_rows(model: clip.CLIP, prompts: Sequence[Sequence[str]]) -> jax.Array:
+def text_rows(model: Backbone, prompts: Sequence[Sequence[str]]) -> jax.Array:
     """A row of unit length for each class, `(k, d)`: the mean of its prompts' unit features.
 
     Args:
         prompts: the sentences of each class.
     """
     sentences = [sentence for of_class in prompts for sentence in of_class]
-    tokens_pt = clip.tokenize(sentences, model.config.context_length)
-    # Nothing after end-of-text counts: cut off the columns that are padding in every row.
-    tokens_pt = tokens_pt[:, : int(tokens_pt.argmax(-1).max()) + 1]
+    tokens_pt = model.tokenize(sentences)
     graphdef, params = nnx.split(model)
     features = [
         devices.fetch(_encode_text(graphdef, params, devices.pad_to(part, TEXTS_PER_CALL)))[

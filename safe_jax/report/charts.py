@@ -35,9 +35,9 @@ def accuracy(name: str, experiments: Sequence[Experiment]) -> Figure:
         label = f"{experiment.name}: {label}" if len(experiments) > 1 else label
         lines.append(_with_error_bars(label, _by_shots(experiment, method), ink, marker))
     lines += _zero_shot(experiments, ink_of)
-    first = experiments[0].first
-    if all(published.accuracy(experiment.first) for experiment in experiments):
-        by_shots = published.accuracy(first)[published.METHOD]
+    theirs = [published.accuracy(experiment.first) for experiment in experiments]
+    if all(published.METHOD in found for found in theirs):
+        by_shots = theirs[0][published.METHOD]
         x = sorted({k for e in experiments for k in e.shots} & by_shots.keys())
         label = f"{summary.label(published.METHOD)}, published"
         lines.append(Line(label, x, [by_shots[k] for k in x], ink="muted", dashed=True))

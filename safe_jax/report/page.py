@@ -34,11 +34,10 @@ class Group(NamedTuple):
 
 def render(experiments: Sequence[Experiment]) -> str:
     """The page: the same bytes for the same rows, pictures and configs."""
-    by_images: dict[tuple[str, str], list[Experiment]] = {}
+    by_images: dict[tuple, list[Experiment]] = {}
     for experiment in experiments:
-        by_images.setdefault((experiment.first.dataset, experiment.first.split), []).append(
-            experiment
-        )
+        of = experiment.first
+        by_images.setdefault((of.dataset, of.split, of.is_base_to_new), []).append(experiment)
     first, is_lone = experiments[0].first, len(experiments) == 1
     return templates.render(
         "page",
@@ -51,6 +50,7 @@ def render(experiments: Sequence[Experiment]) -> str:
         published_method=summary.label(published.METHOD),
         zero_shot=summary.label("zero_shot"),
         attention_columns=list(summary.ATTENTION.values()),
+        halves=list(summary.HALVES.values()),
     )
 
 
@@ -64,7 +64,8 @@ def _group(name: str, experiments: Sequence[Experiment]) -> Group:
     first = experiments[0].first
     return Group(
         dataset=first.dataset,
-        images=_SPLITS.get(first.split, f"{first.split} images"),
+        images=_SPLITS.get(first.split, f"{first.split} images")
+        + (" of the base classes" if first.is_base_to_new else ""),
         sections=sections,
         comparison=_comparison(name, sections) if len(sections) > 1 else None,
     )

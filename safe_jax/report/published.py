@@ -44,14 +44,13 @@ _OF = {
 def accuracy(row: Row) -> dict[str, dict[int, float]]:
     """Published accuracy by method and shots; empty where none is of what `row` was measured on.
 
-    A data set of ten of the classes, or other weights, may well have the published name.
+    A data set of ten of the classes, or other weights, may well have the published name. What was
+    tuned elsewhere is compared with zero-shot alone.
     """
     of = _OF.get(row.dataset)
-    if of is None or row.split != "test" or row.released != WEIGHTS:
+    if of is None or row.split != "test" or row.released != WEIGHTS or row.is_base_to_new:
         return {}
     if (row.classes, row.eval_images) != (of.classes, of.images):
         return {}
-    return {
-        "zero_shot": dict.fromkeys(SHOTS, of.zero_shot),
-        METHOD: dict(zip(SHOTS, of.tuned, strict=True)),
-    }
+    found = {"zero_shot": dict.fromkeys(SHOTS, of.zero_shot)}
+    return found if row.tuned_on else found | {METHOD: dict(zip(SHOTS, of.tuned, strict=True))}

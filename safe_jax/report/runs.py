@@ -20,6 +20,7 @@ class Experiment:
     directory: Path
     rows: list[Row]  # one for each method, shots and seed
     config: dict[str, Any] | None  # every knob; None if the run's file of them is missing
+    absent: list[Row] = dataclasses.field(default_factory=list)  # of methods without an answer here
 
     @property
     def first(self) -> Row:
@@ -63,13 +64,15 @@ def load(directories: Sequence[Path]) -> list[Experiment]:
         file = directory / "results.jsonl"
         groups = _by_experiment(results.read(file))
         _check_lengths(file, groups)
+        every_row = [row for rows in groups for row in rows]
         several = len({rows[0].config_hash for rows in groups}) > 1
         for rows in reversed(groups):
             first = rows[0]
             full_name = f"{name} {first.config_hash}" if several else name
             full_name += f" on {first.dataset}" if first.tuned_on else ""
             config = _config(directory, first.config_hash)
-            experiments.append(Experiment(full_name, directory, rows, config))
+            absent = summary.without_answer(every_row, rows) if first.tuned_on else []
+            experiments.append(Experiment(full_name, directory, rows, config, absent))
     return experiments
 
 

@@ -56,6 +56,8 @@ class Section(NamedTuple):
     headline: Headline | None
     accuracy: Figure
     accuracy_rows: list[AccuracyRow]
+    base_to_new: list[tuple[str, list[TableRow]]]  # by shots
+    notes: list[str]
     published: list[TableRow]
     alpha: list[AlphaChoice]
     rates: list[TableRow]
@@ -81,6 +83,12 @@ class Section(NamedTuple):
             headline=_headline(experiment),
             accuracy=charts.accuracy(f"{name}-accuracy", [experiment]),
             accuracy_rows=accuracy_rows(experiment, experiment.shots),
+            base_to_new=[
+                (counted(shots, "shot"), summary.base_to_new(rows, shots))
+                for shots in experiment.shots
+                if rows[0].is_base_to_new
+            ],
+            notes=summary.closed_notes([*rows, *experiment.absent]),
             published=summary.published_rows(rows[0], experiment.shots),
             alpha=charts.alpha(f"{name}-alpha", experiment),
             rates=_rates(experiment),
@@ -113,7 +121,7 @@ def _headline(experiment: Experiment) -> Headline | None:
 
 def accuracy_rows(experiment: Experiment, shots: Sequence[int]) -> list[AccuracyRow]:
     rows = []
-    for method in experiment.methods:
+    for method in summary.methods([*experiment.rows, *experiment.absent]):
         cells = []
         for k in shots:
             values = experiment.accuracies(method, k)

@@ -2,10 +2,12 @@
 
 import statistics
 from collections.abc import Sequence
+from typing import Any
 
 from safe_jax.experiment.results import Row
 from safe_jax.methods.catalogue import METHODS
 from safe_jax.report import published
+from safe_jax.runtime.errors import counted
 
 # Fields of a row that selection may have chosen.
 _CHOSEN = {
@@ -15,8 +17,13 @@ _CHOSEN = {
     "learning_rate": "learning rate",
     "weight_decay": "weight decay",
 }
-_PROTOCOLS = {"tip_adapter": "Tip-Adapter's protocol: the full validation set, one seed"}
+_PROTOCOLS = {
+    "tip_adapter": "Tip-Adapter's protocol: the full validation set, one seed",
+    "base_to_new": "base to new: tuned and chosen on the first half of the classes (base); the "
+    "others are new; each half is evaluated by itself; H is the harmonic mean of the two",
+}
 ATTENTION = {"original": "original pool", "tuned": "tuned pool", "even": "even on all cells"}
+HALVES = {"accuracy": "base", "new_accuracy": "new", "harmonic_mean": "H"}  # fields of a row
 
 TableRow = tuple[str, list[str]]  # a label, and a cell for each number of shots
 Shares = dict[str, list[float]]  # by a key of ATTENTION, per cent of each seed
@@ -73,6 +80,40 @@ def published_rows(row: Row, shots: Sequence[int]) -> list[TableRow]:
     ]
 
 
+def base_to_new(rows: Sequence[Row], shots: int) -> list[TableRow]:
+    """A row for each method with a cell for each of `HALVES`; "-" where it has no answer."""
+    found = []
+    for method in methods(rows):
+        if of_seeds := cell_rows(rows, method, shots):
+            values = [[getattr(row, field) for row in of_seeds] for field in HALVES]
+            cells = [cell([x for x in of_field if x is not None]) for of_field in values]
+            found.append((label(method), cells))
+    return found
+
+
+def closed_notes(rows: Sequence[Row]) -> list[str]:
+    """Which methods have no answer for classes that were not tuned on, and why."""
+    by_reason: dict[str, list[Row]] = {}
+    for row in rows:
+        if row.closed_set:
+            by_reason.setdefault(row.closed_set, []).append(row)
+    return [
+        f"{', '.join(map(label, methods(closed)))}: {reason}"
+        for reason, closed in by_reason.items()
+    ]
+
+
+def without_answer(rows: Sequence[Row], transfer: Sequence[Row]) -> list[Row]:
+    """The rows of methods that have none among those of a transfer, having no answer there."""
+    return [
+        row
+        for row in rows
+        if row.closed_set
+        and row.config_hash == transfer[0].config_hash
+        and row.method not in methods(transfer)
+    ]
+
+
 def chance(rows: Sequence[Row]) -> str | None:
     """Says that zero-shot is no better than chance, if so and if the rows tell."""
     return next((said for row in rows if (said := row.chance)), None)
@@ -98,9 +139,10 @@ def tables(rows: Sequence[Row]) -> str:
     groups = list(by_dataset.values())
     tuned = [group for group in groups if not group[0].tuned_on]
     transfers = [group for group in groups if group[0].tuned_on]
-    mean = _mean_rows(tuned) if len(tuned) > 1 else []
-    groups = [*tuned, *transfers, mean]
-    return "\n\n".join(table(group) for group in groups if group)
+    mean = [_mean_rows(tuned)] if len(tuned) > 1 else []
+    texts = [table(group) for group in tuned]
+    texts += [table(group, without_answer(rows, group)) for group in transfers]
+    return "\n\n".join([*texts, *(table(group) for group in mean if group)])
 
 
 def _mean_rows(by_dataset: list[list[Row]]) -> list[Row]:
@@ -112,24 +154,37 @@ def _mean_rows(by_dataset: list[list[Row]]) -> list[Row]:
         same = [rows[key] for rows in by_key if key in rows]
         if len(same) == len(by_key):
             accuracy = statistics.mean(row.accuracy for row in same)
-            mean_rows.append(row.model_copy(update={"dataset": name, "accuracy": accuracy}))
+            mean: dict[str, Any] = {"dataset": name, "accuracy": accuracy}
+            new = [row.new_accuracy for row in same if row.new_accuracy is not None]
+            if len(new) == len(same):  # H is of the means, as in CoCoOp's table
+                mean["new_accuracy"] = statistics.mean(new)
+                mean["harmonic_mean"] = statistics.harmonic_mean([accuracy, mean["new_accuracy"]])
+            mean_rows.append(row.model_copy(update=mean))
     return mean_rows
 
 
-def table(rows: Sequence[Row]) -> str:
+def table(rows: Sequence[Row], absent: Sequence[Row] = ()) -> str:
     """Accuracy by method and shots: mean, sample standard deviation and 95% interval over seeds.
 
     The heading says what was measured and how free choices (alpha, a cache's a and b, learning rate
-    and weight decay) were made: a number means nothing without that.
+    and weight decay) were made: a number means nothing without that. Methods of `absent` have no
+    answer there, and say so.
     """
     shots = sorted({row.shots for row in rows})
     lines: list[TableRow] = [("shots", list(map(str, shots)))]
-    for method in methods(rows):
+    for method in methods([*rows, *absent]):
         cells = [cell([row.accuracy for row in cell_rows(rows, method, k)]) for k in shots]
         lines.append((label(method), cells))
+    if rows[0].is_base_to_new:
+        lines = []
+        for k in shots:
+            lines += [(counted(k, "shot"), list(HALVES.values())), *base_to_new(rows, k)]
+    lines += [(f"({note})", []) for note in closed_notes([*rows, *absent])]
     if figures := published_rows(rows[0], shots):
-        of_method = f"{label(published.METHOD)}: {published.PROTOCOL}"
-        lines += [*figures, (f"(published: {published.WEIGHTS}; {of_method})", [])]
+        note = f"published: {published.WEIGHTS}"
+        if not rows[0].tuned_on:
+            note += f"; {label(published.METHOD)}: {published.PROTOCOL}"
+        lines += [*figures, (f"({note})", [])]
     if said := chance(rows):
         lines.append((f"({said})", []))
     for method, by_shots in attention_shares(rows).items():

@@ -14,9 +14,10 @@ import pytest
 import safetensors.numpy
 from flax import nnx
 
-from safe_jax import SafeClassifier
+from safe_jax import SafeClassifier, backbones
+from safe_jax.checkpoints import files as torch_files
 from safe_jax.classifier import artifact
-from safe_jax.clip import torch_files, weights
+from safe_jax.clip import convert
 from safe_jax.experiment import keep
 from safe_jax.methods.catalogue import METHODS
 from safe_jax.runtime.errors import InputError
@@ -113,14 +114,17 @@ def test_the_folder_alone_gives_the_same_answers_elsewhere(folder_of, tiny_root,
 
 def test_the_description_says_what_it_is_and_how_it_was_made(every_method, kept, folder_of):
     described = json.loads((folder_of("safe_a") / "classifier.json").read_text())
-    assert described["format"] == 1
+    assert described["format"] == 2
     assert described["method"] == "safe_a"
     assert described["classes"] == ["red", "green", "blue", "dark grey"]
     assert described["templates"] == ["a photo of a {} thing."]
     assert described["prompts"] == [[f"a photo of a {c} thing."] for c in described["classes"]]
     backbone, metadata = described["backbone"], every_method.trial.shared.metadata
     assert (backbone["name"], backbone["digest"]) == ("clip_tiny", metadata.digest)
-    assert backbone["clip"] == metadata.clip.model_dump(mode="json")
+    assert (backbone["family"], backbone["config"]) == (
+        "clip",
+        metadata.config.model_dump(mode="json"),
+    )
     assert (backbone["trunk_dtype"], backbone["dense_dtype"]) == ("float32", "float16")
     row = every_method.rows["safe_a"]
     assert [described[axis] for axis in ("alpha", "a", "b")] == [row.alpha, row.a, row.b]
@@ -220,9 +224,9 @@ def cut(folder):
             ": []: an object is expected",
         ),
         (
-            lambda f: describe_anew(f, format=2),
+            lambda f: describe_anew(f, format=1),
             "/classifier.json",
-            ": format=2: this version of safe_jax reads format 1: install the version that ",
+            ": format=1: this version of safe_jax reads format 2: install the version that ",
         ),
         (
             lambda f: describe_anew(f, method="unheard_of"),
@@ -292,20 +296,20 @@ def test_tensors_keep_the_precision_of_their_checkpoint(every_method, tmp_path, 
         name: x.astype(dtype) if x.ndim > 1 else x for name, x in trial.shared.state.items()
     }
     torch_files.write(tmp_path / "half.safetensors", checkpoint)
-    torch_files.convert(tmp_path / "half.safetensors", tmp_path / "half")
+    convert.convert(tmp_path / "half.safetensors", tmp_path / "half")
     shared = dataclasses.replace(
-        trial.shared, weights_dir=tmp_path / "half", model=weights.load(tmp_path / "half")
+        trial.shared, weights_dir=tmp_path / "half", model=backbones.load(tmp_path / "half")
     )
     classifier = keep.image_classifier(dataclasses.replace(trial, shared=shared), "safe")
     artifact.save(classifier, tmp_path / "saved")
     with safetensors.safe_open(tmp_path / "saved" / "model.safetensors", "numpy") as file:
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     for name, x in checkpoint.items():
-        assert tensors[f"clip.{name}"].dtype == x.dtype, name
-        np.testing.assert_array_equal(tensors[f"clip.{name}"], x, err_msg=name)
-    own = [x.dtype for name, x in tensors.items() if not name.startswith("clip.")]
+        assert tensors[f"backbone.{name}"].dtype == x.dtype, name
+        np.testing.assert_array_equal(tensors[f"backbone.{name}"], x, err_msg=name)
+    own = [x.dtype for name, x in tensors.items() if not name.startswith("backbone.")]
     assert set(own) == {np.dtype(np.float32)}
     loaded = artifact.load(tmp_path / "saved")
     np.testing.assert_array_equal(loaded.logits(pixels_bhwc), classifier.logits(pixels_bhwc))
-    model = weights.from_state(loaded.state, loaded.backbone.clip)  # with the text tower
+    model = loaded.backbone.model(loaded.state, tower=False)  # with the text tower
     jax.tree.map(np.testing.assert_array_equal, nnx.state(model), nnx.state(shared.model))

@@ -9,17 +9,16 @@ import re
 import sys
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import onnxruntime
 import pytest
 import torch
 
 from safe_jax import clip
+from safe_jax.checkpoints import files as torch_files
+from safe_jax.checkpoints import state_dict
 from safe_jax.classifier import artifact, export
-from safe_jax.clip import torch_files, weights
-from safe_jax.clip.model import ImageTower
-from safe_jax.data import images
+from safe_jax.data.preprocessing import normalize
 from safe_jax.methods.catalogue import METHODS
 from safe_jax.runtime.errors import InputError
 from tests.clip.parity import relative, to_torch
@@ -32,8 +31,7 @@ pytestmark = pytest.mark.usefixtures("one_device")
 def with_backbone(classifier, **changed):
     """The same with another precision; a trunk's changes the tower as well."""
     backbone = classifier.backbone.model_copy(update=changed)
-    dtype = jnp.dtype(backbone.trunk_dtype)
-    tower = weights.from_state(classifier.state, backbone.clip, dtype, ImageTower)
+    tower = backbone.model(classifier.state)
     return dataclasses.replace(classifier, backbone=backbone, tower=tower)
 
 
@@ -126,7 +124,7 @@ def torch_logits(file, prompts, pixels_bhwc):
     state = torch.load(file, weights_only=True)
     state = {name: x.float() for name, x in state.items()}
     with torch.no_grad():
-        dense_bchw = torch_clip.dense(state, to_torch(images.normalize(pixels_bhwc)))
+        dense_bchw = torch_clip.dense(state, to_torch(normalize(pixels_bhwc)))
         feature_bd = torch_clip.pool(state, dense_bchw)
         tokens = clip.tokenize([sentence for (sentence,) in prompts])
         text_kd = torch_clip.text(state, torch.from_numpy(tokens).long())
@@ -206,7 +204,7 @@ def test_an_export_that_differs_is_not_written(kept, tmp_path, monkeypatch):
         with pytest.raises(InputError, match=r"pets\.onnx was not written: .* differs by "):
             export.export(classifier, tmp_path / "pets.onnx")
     # The pool's tensors with no tuning; SAFE's logits are at alpha 1.
-    monkeypatch.setattr(weights, "to_torch", lambda leaves: {})
+    monkeypatch.setattr(state_dict, "to_torch", lambda family, leaves: {})
     with pytest.raises(InputError, match=r"pets\.pt was not written: .* differs by "):
         export.export(kept["safe"], tmp_path / "pets.pt", tuned_pool=True)
     assert not list(tmp_path.iterdir())

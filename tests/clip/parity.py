@@ -8,7 +8,8 @@ import numpy as np
 import torch
 from flax import nnx
 
-from safe_jax.clip import weights
+from safe_jax.checkpoints import state_dict, trees
+from safe_jax.clip.family import FAMILY
 from safe_jax.clip.model import CLIP
 
 
@@ -17,10 +18,10 @@ def as_numpy(state: dict[str, torch.Tensor]) -> dict[str, np.ndarray]:
 
 
 def load(state: dict[str, torch.Tensor], activation: str = "quick_gelu") -> CLIP:
-    converted = weights.from_torch(as_numpy(state), activation)
-    model = weights.abstract_model(converted.config)
+    converted = state_dict.from_torch(FAMILY, as_numpy(state), activation=activation)
+    model = trees.abstract_model(converted.config, kind=CLIP)
     leaves = jax.tree.map(jnp.asarray, converted.leaves)
-    return nnx.merge(nnx.graphdef(model), weights.unflatten(leaves))
+    return nnx.merge(nnx.graphdef(model), trees.unflatten(leaves))
 
 
 @functools.partial(jax.jit, static_argnames="method")

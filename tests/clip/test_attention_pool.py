@@ -8,8 +8,9 @@ import pytest
 import torch
 from flax import nnx, traverse_util
 
-from safe_jax.clip import weights
+from safe_jax.checkpoints import state_dict
 from safe_jax.clip.attention_pool import AttentionPool
+from safe_jax.clip.family import FAMILY
 from tests.clip.parity import call, relative, to_torch
 from tools import torch_clip
 
@@ -44,8 +45,9 @@ def test_the_folded_pools_gradients_are_torchs(small, dense_bhwc):
 
     grads, grad_bhwc = gradients(nnx.to_pure_dict(params), dense_bhwc)
     assert relative(grad_bhwc, dense_bchw.grad.permute(0, 2, 3, 1)) < 1e-5
-    found = weights.to_torch(
-        {f"attnpool/{path}": x for path, x in traverse_util.flatten_dict(grads, sep="/").items()}
+    found = state_dict.to_torch(
+        FAMILY,
+        {f"attnpool/{path}": x for path, x in traverse_util.flatten_dict(grads, sep="/").items()},
     )
     # Torch's gradient of the key bias is rounding noise; ours is exactly zero.
     assert not found.pop("visual.attnpool.k_proj.bias").any()

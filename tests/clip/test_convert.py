@@ -6,7 +6,8 @@ import sys
 
 import torch
 
-from safe_jax.clip import convert, torch_files
+from safe_jax.backbones import convert
+from safe_jax.clip import convert as clip
 
 TOOL = pathlib.Path(__file__).parents[2] / "tools" / "convert_torch_weights.py"
 
@@ -49,7 +50,7 @@ def test_an_unwritable_destination_is_an_error_at_once(checkpoint, capsys):
 
 
 def test_an_incomplete_directory_is_an_error(checkpoint, tmp_path):
-    torch_files.convert(checkpoint, tmp_path / "orbax")
+    clip.convert(checkpoint, tmp_path / "orbax")
     for file in (tmp_path / "orbax").rglob("d/*"):
         file.unlink()
     # In a separate process, for Orbax abandons its other reads, which fail and are logged later.

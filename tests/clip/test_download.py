@@ -10,7 +10,9 @@ from typing import ClassVar
 import pytest
 
 from safe_jax import clip
-from safe_jax.clip import download, torch_files
+from safe_jax.backbones import convert as backbones_convert
+from safe_jax.checkpoints import files as torch_files
+from safe_jax.clip import convert, download
 from safe_jax.runtime.errors import InputError
 from tests import in_process
 
@@ -75,14 +77,14 @@ def test_another_file_than_openais_is_refused(released, tmp_path):
     assert [p.name for p in (tmp_path / "cache" / "weights").iterdir()] == ["RN50.lock"]
     by_hand = tmp_path / "cache" / "weights" / "RN50.pt"
     by_hand.write_bytes(b"something else")
-    with pytest.raises(InputError, match=r"is not OpenAI's RN50\.pt"):
+    with pytest.raises(InputError, match=r"is not the RN50\.pt that was released"):
         download.fetch("RN50", tmp_path / "cache", host)
 
 
 def test_a_download_that_broke_off_goes_on_where_it_ended_and_a_run_follows(
     released, tiny_root, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(download, "_convert", torch_files.convert)  # in this process: sooner
+    monkeypatch.setattr(download, "_convert", convert.convert)  # in this process: sooner
     host, file = released
     half = file.stat().st_size // 2
     monkeypatch.setattr(Handler, "cut", [half])
@@ -103,7 +105,7 @@ def test_a_download_that_broke_off_goes_on_where_it_ended_and_a_run_follows(
 
 def test_a_whole_but_unverified_file_is_not_fetched_again(released, tmp_path, monkeypatch):
     """A kill right before the file gets its name leaves that."""
-    monkeypatch.setattr(download, "_convert", torch_files.convert)
+    monkeypatch.setattr(download, "_convert", convert.convert)
     host, file = released
     partial = tmp_path / "cache" / "weights" / "RN50.pt.partial"
     partial.parent.mkdir(parents=True)
@@ -126,7 +128,7 @@ def test_a_link_is_never_written_through(released, tmp_path):
 def test_without_a_network_the_message_says_which_file_to_put_where(
     released, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(download, "_convert", torch_files.convert)  # in this process: sooner
+    monkeypatch.setattr(download, "_convert", convert.convert)  # in this process: sooner
     _, file = released
     place = tmp_path / "cache" / "weights" / "RN50.pt"
     with pytest.raises(InputError, match=f"could not be downloaded .* at {place}"):
@@ -140,9 +142,9 @@ def test_without_a_network_the_message_says_which_file_to_put_where(
 def test_the_small_clip_is_converted_once_and_exactly(tmp_path):
     model = clip.load("small", cache_dir=tmp_path)
     assert (model.image_size, model.config.dense_shape) == (128, (4, 4, 512))
-    directory = clip.locate("small", tmp_path)
-    assert clip.locate("small", tmp_path) == directory  # as it was made
-    torch_files.convert_back(directory, tmp_path / "back.safetensors")
+    directory = download.fetch("small", tmp_path)
+    assert download.fetch("small", tmp_path) == directory  # as it was made
+    backbones_convert.convert_back(directory, tmp_path / "back.safetensors")
     before = torch_files.read(download.SMALL)
     after = torch_files.read(tmp_path / "back.safetensors")
     assert before.keys() == after.keys()

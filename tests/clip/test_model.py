@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from safe_jax import clip
-from safe_jax.clip import torch_files
+from safe_jax.clip import convert
 from safe_jax.clip.config import PRESETS
 from safe_jax.runtime.errors import InputError
 from tests.clip.parity import call, relative, to_torch
@@ -28,7 +28,7 @@ def test_an_rn50_is_torchs(tmp_path):
         image_size=config.image_size, text_width=config.text_width, text_layers=config.text_layers,
     )  # fmt: skip
     torch.save(state, tmp_path / "RN50.pt")
-    torch_files.convert(tmp_path / "RN50.pt", tmp_path / "RN50")
+    convert.convert(tmp_path / "RN50.pt", tmp_path / "RN50")
     model = clip.load(tmp_path / "RN50")
     assert model.config == config
     images_bhwc = np.random.default_rng(0).normal(size=(2, 224, 224, 3)).astype(np.float32)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from safe_jax.clip import weights
+from safe_jax.checkpoints import trees
 from safe_jax.clip.model import CLIP
 from tests.clip.parity import call, fold, relative, to_torch
 from tools import torch_clip
@@ -20,11 +20,11 @@ def test_the_trunk_is_torchs(small, images_bhwc):
 
 def test_the_folded_trunk_is_the_trunk(small, images_bhwc):
     state, model = small
-    before = weights.flatten(model)
+    before = trees.flatten(model)
     folded = model.folded()
-    assert not any("/bn" in path or path.endswith("/var") for path in weights.flatten(folded))
+    assert not any("/bn" in path or path.endswith("/var") for path in trees.flatten(folded))
     # Folding leaves the model itself as it was.
-    for path, x in weights.flatten(model).items():
+    for path, x in trees.flatten(model).items():
         np.testing.assert_array_equal(x, before[path])
     expected = torch_clip.dense(state, to_torch(images_bhwc)).permute(0, 2, 3, 1)
     assert relative(call(folded, "dense_features", images_bhwc), expected) < 1e-5
@@ -33,7 +33,7 @@ def test_the_folded_trunk_is_the_trunk(small, images_bhwc):
 @pytest.mark.parametrize(("dtype", "bound"), [(jnp.bfloat16, 0.05), (jnp.float16, 0.005)])
 def test_the_trunk_in_16_bits_keeps_parameters_in_float32(small, images_bhwc, dtype, bound):
     _, model = small
-    graphdef = nnx.graphdef(weights.abstract_model(model.config, dtype))
+    graphdef = nnx.graphdef(trees.abstract_model(model.config, dtype, kind=CLIP))
     cast = nnx.merge(graphdef, nnx.state(model))
     dense = call(cast, "dense_features", images_bhwc)
     assert dense.dtype == dtype

@@ -4,8 +4,11 @@ import numpy as np
 import pytest
 import torch
 
-from safe_jax.clip import table, weights
+from safe_jax.checkpoints import state_dict, trees
+from safe_jax.clip import table
 from safe_jax.clip.config import PRESETS
+from safe_jax.clip.family import FAMILY
+from safe_jax.clip.model import CLIP
 from safe_jax.runtime.errors import InputError
 from tests.clip.parity import as_numpy
 from tools import torch_clip
@@ -21,11 +24,11 @@ def test_released_shapes_fit(name):
     )  # fmt: skip
     tensors = {n: np.broadcast_to(np.float16(0), shape) for n, shape in shapes.items()}
     assert table.infer_config(tensors) == config
-    places = weights.match(tensors, config)
-    assert places.keys() == tensors.keys()
-    model = weights.abstract_model(config)
-    assert {p: x.shape for p, x in weights.flatten(model).items()} == {
-        path: layout.to_ours(tensors[name]).shape for name, (path, layout) in places.items()
+    places = state_dict.match(FAMILY, tensors, config)
+    assert {place.name for place in places.values()} == tensors.keys()
+    model = trees.abstract_model(config, kind=CLIP)
+    assert {p: x.shape for p, x in trees.flatten(model).items()} == {
+        path: place.layout.to_ours(tensors[place.name]).shape for path, place in places.items()
     }
 
 
@@ -51,6 +54,6 @@ def test_blocks_that_are_missing_altogether_are_listed(state):
     tensors = {n: x for n, x in as_numpy(state).items() if "resblocks" not in n}
     tensors = {n: x for n, x in tensors.items() if not n.startswith("visual.layer3")}
     with pytest.raises(InputError) as raised:
-        weights.from_torch(tensors)
+        state_dict.from_torch(FAMILY, tensors)
     assert "- transformer.resblocks.0.ln_1.weight: missing" in str(raised.value)
     assert "- visual.layer3.0.conv1.weight: missing" in str(raised.value)

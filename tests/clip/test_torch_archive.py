@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from safe_jax.clip import torch_archive
+from safe_jax.checkpoints import torch_archive
 from safe_jax.runtime.errors import InputError
 from tests.clip.parity import as_numpy
 

@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from safe_jax.clip import convert, torch_files
+from safe_jax.backbones import convert as backbones_convert
+from safe_jax.checkpoints import files as torch_files
+from safe_jax.clip import convert
 from safe_jax.runtime.errors import InputError
 from tests.clip.parity import as_numpy
 
@@ -20,9 +22,9 @@ def assert_same(found, expected):
 
 @pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
 def test_a_round_trip_is_exact(state, checkpoint, tmp_path, suffix):
-    assert convert.main([str(checkpoint), str(tmp_path / "orbax")]) == 0
+    assert backbones_convert.main([str(checkpoint), str(tmp_path / "orbax")]) == 0
     back = tmp_path / f"out{suffix}"
-    assert convert.main(["--to-torch", str(tmp_path / "orbax"), str(back)]) == 0
+    assert backbones_convert.main(["--to-torch", str(tmp_path / "orbax"), str(back)]) == 0
     assert_same(torch_files.read(back), state)
 
 
@@ -70,8 +72,8 @@ def test_a_torchscript_archive_reads_the_same(state, tmp_path):
 def test_a_round_trip_of_bfloat16_is_exact(state, tmp_path):
     cast = {n: x.bfloat16() if x.is_floating_point() else x for n, x in state.items()}
     torch.save(cast, tmp_path / "in.pt")
-    torch_files.convert(tmp_path / "in.pt", tmp_path / "orbax")
-    torch_files.convert_back(tmp_path / "orbax", tmp_path / "out.pt")
+    convert.convert(tmp_path / "in.pt", tmp_path / "orbax")
+    backbones_convert.convert_back(tmp_path / "orbax", tmp_path / "out.pt")
     back = torch.load(tmp_path / "out.pt", weights_only=True)
     assert back.keys() == cast.keys()
     assert all(torch.equal(back[n], x) and back[n].dtype == x.dtype for n, x in cast.items())

@@ -7,8 +7,10 @@ import pytest
 import torch
 from orbax.checkpoint import v1 as ocp
 
-from safe_jax import clip
-from safe_jax.clip import torch_files, weights
+from safe_jax import backbones, clip
+from safe_jax.checkpoints import state_dict, trees, weights
+from safe_jax.clip import convert
+from safe_jax.clip.family import FAMILY
 from safe_jax.runtime.errors import InputError
 from tests import tiny
 from tests.clip.parity import as_numpy
@@ -18,7 +20,7 @@ from tests.clip.parity import as_numpy
 def directory(state, tmp_path_factory):
     """The converted weights of `state`: read them only."""
     directory = tmp_path_factory.mktemp("weights") / "orbax"
-    converted = weights.from_torch(as_numpy(state))
+    converted = state_dict.from_torch(FAMILY, as_numpy(state))
     weights.save(directory, converted.config, converted.leaves, converted.extras)
     return directory
 
@@ -26,7 +28,7 @@ def directory(state, tmp_path_factory):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"input_resolution": torch.tensor(224)}, "input_resolution: 224, but .* 64 pixels"),
+        ({"input_resolution": torch.tensor(224)}, "input_resolution is 224, but .* 64 pixels"),
         (
             {"ln_final.bias": torch.zeros(64, dtype=torch.float64)},
             "cast them:\n  ln_final.bias: flo",
@@ -61,22 +63,22 @@ def directory(state, tmp_path_factory):
 )
 def test_a_checkpoint_that_does_not_fit_is_refused(state, change, message):
     with pytest.raises(InputError, match=message):
-        weights.from_torch(as_numpy(state | change))
+        state_dict.from_torch(FAMILY, as_numpy(state | change))
 
 
 def test_load_gives_float32_parameters(directory):
     model = clip.load(directory, dtype=jnp.bfloat16)
-    leaves = weights.flatten(model)
+    leaves = trees.flatten(model)
     assert {x.dtype for x in leaves.values()} == {np.dtype(np.float32)}
     assert isinstance(leaves["logit_scale"], jax.Array)
-    metadata = weights.read_metadata(directory)
-    assert metadata.clip == model.config
+    metadata = backbones.read_metadata(directory)
+    assert metadata.config == model.config
     assert metadata.digest == weights.digest(leaves, model.config)
 
 
 def test_the_digest_follows_values_and_shape(directory):
     model = clip.load(directory)
-    leaves, config = weights.flatten(model), model.config
+    leaves, config = trees.flatten(model), model.config
     digest = weights.digest(leaves, config)
     assert weights.digest(leaves | {"logit_scale": jnp.float32(0)}, config) != digest
     assert weights.digest(leaves, config.model_copy(update={"activation": "gelu"})) != digest
@@ -92,7 +94,7 @@ def test_the_digest_follows_values_and_shape(directory):
         ({"clip": {"vision_layers": [1, 1, 1]}}, "clip.vision_layers[3] is missing"),
         (
             {"dtypes": {"logit_scale": "int8"}},
-            "dtypes.logit_scale='int8': one of float32, float16, bfloat16 is expected",
+            "dtypes.logit_scale='int8': one of float32, float16, bfloat16, uint8 is expected",
         ),
         (
             {"integers": {"vocab_size": 0.5}},
@@ -102,12 +104,12 @@ def test_the_digest_follows_values_and_shape(directory):
     ],
 )
 def test_metadata_that_does_not_fit_is_refused(directory, tmp_path, change, message):
-    metadata = weights.read_metadata(directory).model_dump(mode="json")
+    metadata = dict(ocp.metadata(directory).custom_metadata)
     for key, value in change.items():
         metadata[key] = metadata[key] | value if isinstance(value, dict) else value
     ocp.save(tmp_path / "other", {"x": np.zeros(1)}, custom_metadata=metadata)
     with pytest.raises(InputError) as raised:
-        weights.read_metadata(tmp_path / "other")
+        backbones.read_metadata(tmp_path / "other")
     assert str(raised.value) == f"{tmp_path / 'other'}: {message}"
 
 
@@ -116,13 +118,13 @@ def test_what_is_no_directory_of_weights_is_refused(tmp_path):
     ocp.save(tmp_path / "foreign", {"x": np.zeros(1)})
     for name in ("absent", "empty", "foreign"):
         with pytest.raises(InputError, match=rf"{name} holds no converted weights: make them with"):
-            weights.read_metadata(tmp_path / name)
+            backbones.read_metadata(tmp_path / name)
 
 
 def test_an_existing_directory_is_kept(checkpoint, tmp_path):
     (tmp_path / "orbax").mkdir()
     with pytest.raises(InputError, match="exists already"):
-        torch_files.convert(checkpoint, tmp_path / "orbax")
+        convert.convert(checkpoint, tmp_path / "orbax")
     assert not list((tmp_path / "orbax").iterdir())
 
 
@@ -153,5 +155,5 @@ def test_of_two_conversions_to_one_place_the_first_to_end_stays(
     else:
         with pytest.raises(InputError, match="RN50 exists already: remove it, or choose another"):
             weights.save(destination, tiny.CONFIG, leaves)
-    weights.load(destination)  # which verifies it
+    backbones.load(destination)  # which verifies it
     assert [path.name for path in tmp_path.iterdir()] == ["RN50"]

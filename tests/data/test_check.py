@@ -158,10 +158,11 @@ def test_data_sets_of_a_config(root, tmp_path, capsys, monkeypatch):
     )  # fmt: skip
     make_imagenet(root, list(imagenet.benchmark_classes()), "train", 1)
     make_imagenet(root, list(imagenet.benchmark_classes()), "val", 1)
-    variants = "--config.transfer=imagenet_a,imagenet_b"
+    variants = "--config.transfer=imagenet_a,imagenet_b,eurosat"
     code, out, error = run("--config=configs/imagenet.py", f"--config.data_root={root}", variants)
     assert (code, error) == (1, f"error: imagenet_a is not in {root}; see config.data_root\n")
     assert "imagenet    1000 classes; 1000 train, 0 val and 1000 test images\n" in out
     assert "'imagenet_b' is not one of imagenet_v2" in out
+    assert "eurosat     2 classes; 1 train, 1 val and 1 test images\n" in out
     code, _, error = run("--root", str(root / "eurosat"))
     assert (code, error) == (1, f"error: nothing of the benchmark is in {root}/eurosat\n")

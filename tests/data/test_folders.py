@@ -135,7 +135,7 @@ def test_names_that_are_not_utf8_are_refused_before_any_work(tmp_path):
     odd = os.fsencode(tmp_path / "a") + b"/caf\xe9.png"
     with open(odd, "wb"):
         pass
-    with pytest.raises(InputError, match=r"the names of 1 images are not UTF-8.*\n.*caf"):
+    with pytest.raises(InputError, match=r"1 images have names that are not UTF-8.*\n.*caf"):
         load_folder(tmp_path)
     os.remove(odd)
     os.mkdir(os.fsencode(tmp_path) + b"/caf\xe9")

@@ -11,6 +11,8 @@ import pytest
 
 from safe_jax import clip
 from safe_jax.data import images, readable
+from safe_jax.data.openable import InMemory
+from safe_jax.data.preprocessing import CLIP_MEAN, CLIP_STD, Preprocessing, normalize
 from safe_jax.runtime.errors import InputError
 from tests.data.image_files import FILES, REFUSED, palette, picture, png, wide_picture
 
@@ -37,12 +39,12 @@ def test_every_kind_of_file_is_as_in_clips_pipeline(name, tmp_path):
     for side in (32, 40, 75):  # made smaller, only cropped, made larger
         with PIL.Image.open(file) as image:
             wanted = reference(image, side)
-        found = images.load(images.Crop(file), side, None)
+        found = images.load(images.Crop(file), Preprocessing(size=side), None)
         np.testing.assert_array_equal(found, wanted, strict=True)
         if distance:
             looks = reference(wide_picture(), side).astype(int)
             assert np.abs(found - looks).max() <= distance
-    crop = images.load(images.Crop(file, "seed"), 32, (0.5, 1))
+    crop = images.load(images.Crop(file, "seed"), Preprocessing(size=32), (0.5, 1))
     assert crop.shape == (32, 32, 3)
     assert crop.std() > 10
 
@@ -53,7 +55,7 @@ def test_every_kind_of_file_is_as_in_clips_pipeline(name, tmp_path):
 def test_every_shape_is_as_in_clips_pipeline(size):
     image = picture(*size)
     np.testing.assert_array_equal(images.center_crop(image, 32), reference(image, 32))
-    crop = images.random_crop(image, 32, random.Random(0), (0.5, 1))
+    crop = images.random_crop(image, Preprocessing(size=32), random.Random(0), (0.5, 1))
     assert crop.shape == (32, 32, 3)
 
 
@@ -79,7 +81,7 @@ def test_refusals_name_the_file(name, tmp_path):
     file.write_bytes(make())
     for crop in (images.Crop(file), images.Crop(file, "seed")):
         with pytest.raises(InputError, match=rf"{name}: .*{said}"):
-            images.load(crop, 32, (0.5, 1))
+            images.load(crop, Preprocessing(size=32), (0.5, 1))
     with pytest.raises(InputError, match=rf"1 of 1 images .*\n.*{name}: .*{said}"):
         readable.check([file], workers=1)
 
@@ -95,11 +97,11 @@ def test_what_may_be_a_bomb_is_refused(limit, strict, tmp_path, monkeypatch):
         warnings.simplefilter("error" if strict else "ignore")
         assert said.split(",")[0] in images.why_unreadable(file)
         with pytest.raises(InputError, match=rf"bomb\.jpg: {said}"):
-            images.load(images.Crop(file), 32, None)
+            images.load(images.Crop(file), Preprocessing(size=32), None)
     for free in (5000, None):
         monkeypatch.setattr(PIL.Image, "MAX_IMAGE_PIXELS", free)
         assert images.why_unreadable(file) is None
-        assert images.load(images.Crop(file), 32, None).shape == (32, 32, 3)
+        assert images.load(images.Crop(file), Preprocessing(size=32), None).shape == (32, 32, 3)
 
 
 def test_refusals_cost_no_decoding(tmp_path):
@@ -124,7 +126,9 @@ def test_preprocess_takes_any_whole_number_and_refuses_deep_modes():
     image = picture(61, 40)
     wanted = clip.preprocess(image, 32)
     scaled = reference(image, 32).astype(np.float32) / 255
-    np.testing.assert_array_equal(wanted, (scaled - images.MEAN) / images.STD, strict=True)
+    np.testing.assert_array_equal(
+        wanted, (scaled - np.float32(CLIP_MEAN)) / np.float32(CLIP_STD), strict=True
+    )
     for size in (np.int64(32), np.uint8(32), 32.0):
         np.testing.assert_array_equal(clip.preprocess(image, size), wanted, strict=True)
     for mode in ("I", "F", "I;16"):
@@ -140,8 +144,8 @@ def test_preprocess_takes_any_whole_number_and_refuses_deep_modes():
 @pytest.mark.parametrize("dtype", [np.uint8, np.int32, np.float32, np.float64])
 def test_normalize_takes_pixels_of_any_type(dtype):
     pixels = np.asarray(picture(6, 5))
-    found = images.normalize(pixels.astype(dtype))
-    np.testing.assert_array_equal(found, images.normalize(pixels), strict=True)
+    found = normalize(pixels.astype(dtype))
+    np.testing.assert_array_equal(found, normalize(pixels), strict=True)
     assert found.dtype == np.float32
 
 
@@ -161,10 +165,10 @@ def test_center_crop_is_by_the_pixel(size, box):
 
 def test_boxes_follow_the_centre_crop():
     """200 x 100 to 50: scaled to 100 x 50, the crop starts at 25."""
-    box = images.box_in_center_crop([50, 0, 100, 50], (200, 100), 50)
+    box = images.box_in_view([50, 0, 100, 50], (200, 100), Preprocessing(size=50))
     np.testing.assert_allclose(box, [0, 0, 0.5, 0.5])
     np.testing.assert_allclose(
-        images.box_in_center_crop([0, 0, 200, 100], (200, 100), 50), [0, 0, 1, 1]
+        images.box_in_view([0, 0, 200, 100], (200, 100), Preprocessing(size=50)), [0, 0, 1, 1]
     )
 
 
@@ -180,7 +184,8 @@ def test_preprocess_normalises_with_clips_mean_and_deviation():
 def test_random_crops_depend_on_their_seed_alone():
     image = picture(90, 70)
     one, same, other = (
-        images.random_crop(image, 32, random.Random(seed), (0.5, 1)) for seed in ("a", "a", "b")
+        images.random_crop(image, Preprocessing(size=32), random.Random(seed), (0.5, 1))
+        for seed in ("a", "a", "b")
     )
     np.testing.assert_array_equal(one, same)
     assert (one != other).any()
@@ -193,7 +198,9 @@ def test_random_crops_keep_to_their_scale():
     image = PIL.Image.fromarray(np.stack([columns, rows, rows], -1).astype(np.uint8))
     flipped = 0
     for seed in range(40):
-        crop = images.random_crop(image, 100, random.Random(seed), (0.5, 0.6)).astype(float)
+        crop = images.random_crop(
+            image, Preprocessing(size=100), random.Random(seed), (0.5, 0.6)
+        ).astype(float)
         width = abs(crop[50, 99, 0] - crop[50, 0, 0]) * 100 / 99
         height = (crop[99, 50, 1] - crop[0, 50, 1]) * 100 / 99
         assert 0.47 < width * height / 200**2 < 0.63
@@ -203,7 +210,7 @@ def test_random_crops_keep_to_their_scale():
 
 
 def test_random_crop_of_a_strip_falls_back_to_its_middle():
-    crop = images.random_crop(picture(400, 20), 32, random.Random(0), (0.8, 1))
+    crop = images.random_crop(picture(400, 20), Preprocessing(size=32), random.Random(0), (0.8, 1))
     assert crop.shape == (32, 32, 3)
 
 
@@ -218,11 +225,13 @@ def files(tmp_path):
 def test_batches_come_in_order_whatever_the_threads(files):
     crops = [images.Crop(file, None if i % 2 else "seed") for i, file in enumerate(files)]
     parts = [crops[:4], crops[4:5], crops[5:]]
-    one, many = (list(images.load_batches(parts, 64, (0.5, 1), n)) for n in (1, 5))
+    one, many = (
+        list(images.load_batches(parts, Preprocessing(size=64), (0.5, 1), n)) for n in (1, 5)
+    )
     assert [len(batch) for batch in one] == [4, 1, 5]
     np.testing.assert_array_equal(np.concatenate(one), np.concatenate(many))
     for crop, pixels in zip(crops, np.concatenate(one), strict=True):
-        np.testing.assert_array_equal(images.load(crop, 64, (0.5, 1)), pixels)
+        np.testing.assert_array_equal(images.load(crop, Preprocessing(size=64), (0.5, 1)), pixels)
 
 
 def test_batches_are_decoded_ahead_and_no_further(files, monkeypatch):
@@ -238,7 +247,7 @@ def test_batches_are_decoded_ahead_and_no_further(files, monkeypatch):
     monkeypatch.setattr(images, "load", counted)
     files[9].write_bytes(b"")
     crops = [[images.Crop(file)] for file in files for _ in range(2)]
-    batches = images.load_batches(crops, 32, (0.5, 1), workers=3)
+    batches = images.load_batches(crops, Preprocessing(size=32), (0.5, 1), workers=3)
     next(batches)
     for _ in range(4):
         decoded.get(timeout=30)
@@ -249,7 +258,7 @@ def test_batches_are_decoded_ahead_and_no_further(files, monkeypatch):
     with pytest.raises(InputError, match=r"9\.jpg: cannot be decoded"):
         next(batches)
     assert decoded.qsize() == 14
-    assert list(images.load_batches([], 32, (0.5, 1), workers=3)) == []
+    assert list(images.load_batches([], Preprocessing(size=32), (0.5, 1), workers=3)) == []
 
 
 def test_a_damaged_image_is_named(tmp_path):
@@ -257,7 +266,7 @@ def test_a_damaged_image_is_named(tmp_path):
     content = (tmp_path / "whole.jpg").read_bytes()
     (tmp_path / "cut.jpg").write_bytes(content[: len(content) // 2])
     with pytest.raises(InputError, match=r"cut\.jpg: cannot be decoded: .*truncated"):
-        images.load(images.Crop(tmp_path / "cut.jpg"), 32, (0.5, 1))
+        images.load(images.Crop(tmp_path / "cut.jpg"), Preprocessing(size=32), (0.5, 1))
     (tmp_path / "text.png").write_text("no image")
     paths = [tmp_path / name for name in ("whole.jpg", "cut.jpg", "text.png", "absent.jpg")]
     with pytest.raises(InputError) as caught:
@@ -278,7 +287,7 @@ def test_readable_images_go_on_where_others_have_reasons(files):
     crops = [images.Crop(file) for file in files]
     parts = [crops[:4], crops[4:5], crops[5:]]
     for workers in (1, 5):
-        found = list(images.load_readable(parts, 64, workers))
+        found = list(images.load_readable(parts, Preprocessing(size=64), workers))
         assert [pixels.shape for pixels, _ in found] == [(n, 64, 64, 3) for n in (4, 1, 5)]
         reasons = [reason for _, of_batch in found for reason in of_batch]
         pixels_nhwc = np.concatenate([pixels for pixels, _ in found])
@@ -287,7 +296,7 @@ def test_readable_images_go_on_where_others_have_reasons(files):
                 assert not pixels_nhwc[number].any()
             else:
                 assert reason is None
-                wanted = images.load(crop, 64, (1, 1))
+                wanted = images.load(crop, Preprocessing(size=64), (1, 1))
                 np.testing.assert_array_equal(pixels_nhwc[number], wanted)
         # The name of the file is the caller's to say.
         assert "truncated" in reasons[2]
@@ -302,7 +311,7 @@ def test_what_is_no_fault_of_an_image_is_raised(files, monkeypatch):
     monkeypatch.setattr(images, "center_crop", broken)
     monkeypatch.setattr(images, "opened", lambda path: path.open("rb"))
     with pytest.raises(RuntimeError, match="a bug"):
-        list(images.load_readable([[images.Crop(files[0])]], 64, workers=1))
+        list(images.load_readable([[images.Crop(files[0])]], Preprocessing(size=64), workers=1))
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -311,20 +320,20 @@ def test_an_image_in_memory_has_the_pixels_of_its_file(name, tmp_path):
     file = tmp_path / name
     file.write_bytes(FILES[name][0]())
     with PIL.Image.open(file) as image:
-        held = images.InMemory(image, "memory/1")
+        held = InMemory(image, "memory/1")
         assert images.why_unreadable(held) is None
         for seed in (None, "seed", None):  # reading leaves it as it was
             np.testing.assert_array_equal(
-                images.load(images.Crop(held, seed), 40, (0.5, 1)),
-                images.load(images.Crop(file, seed), 40, (0.5, 1)),
+                images.load(images.Crop(held, seed), Preprocessing(size=40), (0.5, 1)),
+                images.load(images.Crop(file, seed), Preprocessing(size=40), (0.5, 1)),
             )
 
 
 def test_an_image_in_memory_is_in_no_file():
-    held = images.InMemory(picture(900, 2), "memory/1")
+    held = InMemory(picture(900, 2), "memory/1")
     assert images.why_unreadable(held).startswith("an image of 900 x 2 px")
     with pytest.raises(InputError, match="memory/1: an image of 900 x 2 px"):
-        images.load(images.Crop(held), 32, (1, 1))
+        images.load(images.Crop(held), Preprocessing(size=32), (1, 1))
     for read in (held.open, held.stat):
         with pytest.raises(OSError, match="memory/1 is in no file"):
             read()

@@ -16,6 +16,7 @@ from configs import default
 from safe_jax.bank import store
 from safe_jax.data import check, datasets, imagenet, images, readable, tfds
 from safe_jax.data.datasets import read_settings
+from safe_jax.data.preprocessing import Preprocessing
 from safe_jax.data.records import read_split_file
 from safe_jax.experiment import run as experiment
 from safe_jax.runtime.errors import InputError
@@ -107,7 +108,12 @@ def test_what_was_prepared_is_read_back(config):
         wanted = sorted((scan.tobytes(), label) for scan, label in scans(part))
         records = data.splits.test if part == "test" else data.splits.train + data.splits.val
         found = [
-            (images.load(images.Crop(data.image_dir / record.path), 64, None), record.label)
+            (
+                images.load(
+                    images.Crop(data.image_dir / record.path), Preprocessing(size=64), None
+                ),
+                record.label,
+            )
             for record in records
         ]
         assert sorted((pixels.tobytes(), label) for pixels, label in found) == wanted

@@ -4,6 +4,7 @@ import numpy as np
 import PIL.Image
 
 from safe_jax.data import datasets
+from safe_jax.data.preprocessing import Preprocessing
 from safe_jax.data.records import Record, Splits
 from safe_jax.experiment import examples
 
@@ -16,7 +17,8 @@ def test_attention_on_an_object_counts_cells_as_far_as_they_are_covered(tmp_path
     data = datasets.Dataset("x", tmp_path, ("a",), (("{}",),), NO_SPLITS, {"a.png": [0, 0, 48, 32]})
     maps = {"left": np.array([[[1.0, 0], [0, 0]]]), "right": np.array([[[0, 0.5], [0.25, 0.25]]])}
     # Of 2 x 2 cells the box covers the whole first and half of the second.
-    assert examples.on_object([record], maps, data, 64) == {"left": 100, "right": 25, "even": 37.5}
+    shares = examples.on_object([record], maps, data, Preprocessing(size=64))
+    assert shares == {"left": 100, "right": 25, "even": 37.5}
 
 
 def test_examples_are_the_same_whatever_the_order():

@@ -8,9 +8,10 @@ import re
 import pytest
 from ml_collections import ConfigDict, config_dict
 
-from configs import ablations, default, digits, imagenet
+from configs import ablations, base_to_new, cross_dataset, default, digits, imagenet
 from safe_jax.data import datasets
-from safe_jax.data.datasets import Dataset
+from safe_jax.data.datasets import Dataset, Transfer
+from safe_jax.data.layouts import CROSS
 from safe_jax.data.records import Record, Splits
 from safe_jax.experiment import knobs
 from safe_jax.methods import cache
@@ -32,6 +33,7 @@ DEFAULTS = {
     "seeds": (1, 2, 3),
     "methods": ("zero_shot", "safe"),
     "weights": "RN50",
+    "image_size": 0,
     "dtype": "auto",
     "trainable": "attnpool/.*",
     "learning_rate": 1e-4,
@@ -223,7 +225,10 @@ MISTAKES = [
     ({"dtype": "int8"}, "config.dtype='int8': one of auto, float32, bfloat16, float16 is expected"),
     ({"blend": "weights"}, "config.blend='weights': one of feature, unit, logit is expected"),
     ({"features": ""}, "config.features='': one of bank, online is expected"),
-    ({"protocol": "zhang"}, "config.protocol='zhang': one of few_shot, tip_adapter is expected"),
+    (
+        {"protocol": "zhang"},
+        "config.protocol='zhang': one of few_shot, tip_adapter, base_to_new is expected",
+    ),
     (
         {"methods": ("safe,tip",)},
         "config.methods=('safe', 'tip'): there is no tip; choose from zero_shot, safe, safe_a,",
@@ -284,6 +289,14 @@ MISTAKES = [
     (
         {"eval_split": "val", "protocol": "tip_adapter"},
         "config.eval_split=val evaluates on validation images that chose no alpha, but",
+    ),
+    (
+        {"eval_split": "val", "protocol": "base_to_new"},
+        "config.protocol=base_to_new evaluates on test images, for nothing may be chosen by the",
+    ),
+    (
+        {"transfer": ("dtd",), "protocol": "base_to_new"},
+        "config.transfer evaluates what was tuned on all classes, but config.protocol=base_to_new",
     ),
     # Several at once.
     ({"views": 0, "b1": -1.0}, "config.b1=-1.0: at least 0 and below 1 is expected (and 1 more)"),
@@ -356,6 +369,28 @@ def test_an_unknown_knob_is_refused():
 def test_the_published_protocol_sets_selection_and_seed():
     read = knobs.read(changed(protocol="tip_adapter"))
     assert (read.selection, read.seeds) == ("full_val", (1,))
+
+
+@pytest.mark.parametrize(
+    ("given", "read"), [({}, (16,)), ({"shots": (2, 4)}, (2, 4)), ({"shots": (16, 1)}, (16, 1))]
+)
+def test_base_to_new_has_16_shots_where_no_others_are_given(given, read):
+    found = knobs.read(changed(protocol="base_to_new", **given))
+    assert (found.shots, found.seeds, found.selection) == (read, (1, 2, 3), "few_shot_val")
+
+
+def test_transfers_with_classes_of_their_own_are_in_the_hash():
+    read = knobs.read(default.get_config())
+    variant = Transfer("imagenet_a", pathlib.Path("a"), [1], RECORDS)
+    cross = Transfer("dtd", pathlib.Path("dtd"), [], RECORDS, (("a red.",), ("a blue.",)))
+    other_prompts = dataclasses.replace(cross, prompts=(("red.",), ("a blue.",)))
+    other_images = dataclasses.replace(cross, records=RECORDS[:1])
+    found = [
+        knobs.experiment_hash(read, DATA, "digest", transfers)
+        for transfers in ((), [variant], [cross], [other_prompts], [other_images])
+    ]
+    assert found[0] == found[1]  # as it was before there were others
+    assert len(set(found)) == 4
 
 
 def test_help_has_a_line_for_every_knob():
@@ -460,3 +495,12 @@ def test_every_knob_is_written_down_for_readers(tmp_path):
     assert written.keys() == DEFAULTS.keys()
     assert (written["dataset"], written["shots"]) == ("eurosat", [1, 2, 4, 8, 16])
     assert written["tip_adapter_f"] == DEFAULTS["tip_adapter_f"] | {"epochs": 100}
+
+
+def test_the_configs_of_other_classes_have_methods_with_an_answer_for_them():
+    halves, cross = (knobs.read(c.get_config()) for c in (base_to_new, cross_dataset))
+    assert (halves.protocol, halves.shots, cross.shots) == ("base_to_new", (16,), (16,))
+    assert sorted(cross.transfer) == sorted(CROSS)
+    assert {*CROSS, "imagenet"} == set(halves.dataset.split(","))
+    for config in (halves, cross):
+        assert all(METHODS[name].open_classes for name in config.methods)

@@ -8,7 +8,7 @@ import sys
 import pydantic
 import pytest
 
-from safe_jax.experiment.results import Results, Row, RowKey, read
+from safe_jax.experiment.results import Elsewhere, Results, Row, RowKey, read
 from safe_jax.runtime.errors import InputError
 from tests.fake_run import example, parsed, rows
 
@@ -33,6 +33,7 @@ FULL = {
     "attention_on_object": {"original": 20.0, "tuned": 30.0, "even": 5.0},
     "seconds": 1.5, "unreadable": 3, "knobs": {"epochs": 3, "eps": None, "trainable": ".*"},
     "tuned_on": "imagenet",
+    "new_accuracy": 22.0, "harmonic_mean": 29.3, "closed_set": "no answer",
 }  # fmt: skip
 
 
@@ -53,6 +54,14 @@ def test_fields_that_a_row_lacks_are_left_out_but_for_alpha():
     assert json.loads(row().line()) == {
         "method": "safe", "shots": 1, "seed": 2, "accuracy": 44.0, "images": "digest",
         "dataset": "pets", **COMMON, "selection": "few_shot_val", "alpha": None, "seconds": 1.5,
+    }  # fmt: skip
+
+
+def test_base_to_new_says_of_every_method_whether_it_has_an_answer():
+    of_closed = row().model_copy(update={"protocol": "base_to_new", "closed_set": "why"})
+    found = json.loads(of_closed.line())
+    assert {k: found[k] for k in ("new_accuracy", "harmonic_mean", "closed_set")} == {
+        "new_accuracy": None, "harmonic_mean": None, "closed_set": "why",
     }  # fmt: skip
 
 
@@ -193,7 +202,7 @@ def test_transfers_are_written_before_the_main_row_and_not_twice(tmp_path):
     file = tmp_path / "results.jsonl"
     (main,) = parsed([{k: v for k, v in FULL.items() if k != "tuned_on"}])
     with Results(file, "pets", **COMMON) as results:
-        results.add_all(main, {"pets_v2": 30.0, "pets_a": 20.0})
+        results.add_all(main, {"pets_v2": Elsewhere(30.0, 2, 5), "pets_a": Elsewhere(20.0, 2, 4)})
     found = read(file)
     assert [(one.dataset, one.accuracy, one.tuned_on) for one in found] == [
         ("pets_v2", 30.0, "pets"), ("pets_a", 20.0, "pets"), ("pets", 44.0, None),
@@ -203,13 +212,14 @@ def test_transfers_are_written_before_the_main_row_and_not_twice(tmp_path):
         name: value
         for name, value in (FULL | {"dataset": "pets_v2", "tuned_on": "pets"}).items()
         if name not in ("candidates", "curve", "val_accuracy", "losses", "examples")
-        and name not in ("attention_on_object", "classes", "eval_images")
-    } | {"accuracy": 30.0}
+        and name != "attention_on_object"
+        and name not in ("new_accuracy", "harmonic_mean", "closed_set")
+    } | {"accuracy": 30.0, "classes": 2, "eval_images": 5}
 
     first, *_ = file.read_text().splitlines(keepends=True)
     file.write_text(first)  # killed after the first transfer
     with Results(file, "pets", **COMMON) as results:
-        results.add_all(main, {"pets_v2": 30.0, "pets_a": 20.0})
+        results.add_all(main, {"pets_v2": Elsewhere(30.0, 2, 5), "pets_a": Elsewhere(20.0, 2, 4)})
         assert results.find("safe", KEY, main.knobs, "pets_a") == found[1]
     assert read(file) == found
 

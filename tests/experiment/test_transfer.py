@@ -1,5 +1,6 @@
-"""A part of ImageNet made of coloured patches: models tuned on it are evaluated elsewhere."""
+"""A part of ImageNet made of coloured patches: what is tuned on it is evaluated elsewhere."""
 
+import dataclasses
 import json
 import shutil
 
@@ -8,17 +9,28 @@ import pytest
 
 from safe_jax import report
 from safe_jax.classifier import classifier
-from safe_jax.data import imagenet
+from safe_jax.data import datasets, imagenet
+from safe_jax.data.datasets import DataSettings
+from safe_jax.experiment import compare
 from safe_jax.experiment import run as experiment
+from safe_jax.methods.catalogue import METHODS
+from safe_jax.methods.text_head import TextHead
+from safe_jax.methods.text_rows import text_rows
 from safe_jax.runtime.errors import InputError
 from tests import tiny
 
 WNIDS = list(imagenet.benchmark_classes())[10:14]
+OF_EUROSAT = {"blue": "river", "red": "Annual_Crop_Land", "green": "forest"}  # by colour
+
+pytestmark = pytest.mark.usefixtures("one_device_throughout")
 
 
 @pytest.fixture(scope="module")
 def root(tiny_root, tmp_path_factory):
-    """ImageNet with the patches' four colours as classes, ImageNet-A with copies of two of them."""
+    """ImageNet with the patches' four colours as classes, ImageNet-A with copies of two of them.
+
+    EuroSAT has three classes of its own, with the test images of three colours.
+    """
     root = tmp_path_factory.mktemp("imagenet")
     for wnid, colour in zip(WNIDS, tiny.COLOURS, strict=True):
         for file in sorted((tiny_root / "patches" / "images" / colour).iterdir()):
@@ -31,6 +43,14 @@ def root(tiny_root, tmp_path_factory):
                 shutil.copy(file, folder)
     names = "".join(f"{wnid} {name}\n" for wnid, name in zip(WNIDS, tiny.COLOURS, strict=True))
     (root / "imagenet" / "classnames.txt").write_text(names)
+    content = {part: [] for part in ("train", "val", "test")}
+    for label, (colour, name) in enumerate(OF_EUROSAT.items()):
+        shutil.copytree(tiny_root / "patches" / "images" / colour, root / "eurosat" / "2750" / name)
+        for number in range(3 * label + 1):  # few enough to see which class is answered
+            content["test"].append([f"{name}/test_{number:02}.jpg", label, name])
+        content["train"].append([f"{name}/train_00.jpg", label, name])
+        content["val"].append([f"{name}/val_00.jpg", label, name])
+    (root / "eurosat" / "split_zhou_EuroSAT.json").write_text(json.dumps(content))
     return root
 
 
@@ -43,27 +63,77 @@ def config(root, tiny_root, cache, **knobs):
     return config
 
 
-def test_a_tuned_model_is_evaluated_elsewhere(root, tiny_root, tmp_path):
-    run = config(root, tiny_root, tmp_path / "cache")
-    rows = experiment.run(run, tmp_path / "run")
-    assert [(row.dataset, row.method) for row in rows] == [
-        ("imagenet_a", "zero_shot"),
-        ("imagenet", "zero_shot"),
-        ("imagenet_a", "safe"),
-        ("imagenet", "safe"),
-    ]
-    elsewhere, own = rows[2:]
+@pytest.fixture(scope="module")
+def crossed(root, tiny_root, tmp_path_factory):
+    """Methods with and without an answer for other classes, on ImageNet-A and on EuroSAT."""
+    folder = tmp_path_factory.mktemp("crossed")
+    trials = {}
+    row = compare.row
+
+    def noting(trial, name):
+        trials[name] = trial
+        return row(trial, name)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(compare, "row", noting)
+        found = experiment.run(
+            config(
+                root, tiny_root, folder / "cache", transfer=("imagenet_a,eurosat",),
+                methods=("zero_shot", "safe", "tip_adapter"),
+            ),
+            folder / "run",
+        )  # fmt: skip
+    return folder / "run", {(one.dataset, one.method): one for one in found}, trials["safe"]
+
+
+def test_what_is_tuned_is_evaluated_elsewhere(crossed):
+    _, rows, _ = crossed
+    assert list(rows) == [
+        ("imagenet_a", "zero_shot"), ("eurosat", "zero_shot"), ("imagenet", "zero_shot"),
+        ("imagenet_a", "safe"), ("eurosat", "safe"), ("imagenet", "safe"),
+        ("imagenet_a", "tip_adapter"), ("imagenet", "tip_adapter"),
+    ]  # fmt: skip
+    elsewhere, own = rows["imagenet_a", "safe"], rows["imagenet", "safe"]
     assert elsewhere.tuned_on == "imagenet"
     assert own.tuned_on is None
     assert elsewhere.alpha == own.alpha
     for field in ("shots", "seed", "split", "selection", "config_hash", "weights", "images"):
         assert getattr(elsewhere, field) == getattr(own, field)
 
-    first, second = report.tables(rows).split("\n\n")
-    assert first.startswith("imagenet, clip_tiny@")
-    assert second.startswith("imagenet_a (tuned on imagenet), clip_tiny@")
-    report.write([tmp_path / "run"], tmp_path / "report.html")
-    assert "imagenet_a" in (tmp_path / "report.html").read_text()
+
+@pytest.mark.parametrize("name", ["zero_shot", "safe"])
+def test_another_data_set_is_classified_among_its_classes_by_its_prompts(crossed, name):
+    _, rows, trial = crossed
+    classifier, shared = trial.outcomes[name].classifier, trial.shared
+    names = [name.replace("_", " ") for name in OF_EUROSAT.values()]
+    prompts = [[f"a centered satellite photo of {name}."] for name in names]
+    head = TextHead.of(shared.model, text_rows(shared.model, prompts))
+    of_eurosat = dataclasses.replace(classifier, context=head)
+    logits_nk = of_eurosat.logits_of(trial.view(METHODS[name], "eurosat"), shared.reader)
+    label_n = np.repeat([0, 1, 2], [1, 4, 7])
+    row = rows["eurosat", name]
+    assert row.accuracy == pytest.approx(100 * np.mean(logits_nk.argmax(1) == label_n))
+    assert (row.tuned_on, row.alpha) == ("imagenet", rows["imagenet", name].alpha)
+    assert row.closed_set is None
+
+
+def test_a_method_of_single_classes_has_no_answer_for_others_and_says_so(crossed):
+    workdir, rows, _ = crossed
+    row = rows["imagenet", "tip_adapter"]
+    assert row.closed_set == compare.CLOSED_SET
+    assert ("imagenet_a", "tip_adapter") in rows  # the same classes
+    assert ("eurosat", "tip_adapter") not in rows
+    tables = report.tables(list(rows.values())).split("\n\n")
+    assert [table.partition(",")[0] for table in tables] == [
+        "imagenet", "imagenet_a (tuned on imagenet)", "eurosat (tuned on imagenet)",
+    ]  # fmt: skip
+    lines = [line.split() for line in tables[2].splitlines()]
+    assert ["Tip-Adapter", "-"] in lines
+    assert "published" not in tables[2]  # the weights are others
+    assert f"(Tip-Adapter: {compare.CLOSED_SET})" in tables[2]
+    report.write([workdir], workdir / "report.html")
+    html = (workdir / "report.html").read_text()
+    assert html.count(f"Tip-Adapter: {compare.CLOSED_SET}.") == 2  # of ImageNet and of EuroSAT
 
 
 def test_a_kill_between_rows_leaves_no_row_twice(root, tiny_root, tmp_path):
@@ -114,6 +184,10 @@ def test_answers_are_sought_among_the_sets_own_classes(root, tiny_root, tmp_path
         ({"transfer": ("imagenet_a,imagenet_b",)}, "'imagenet_b' is not one of imagenet_v2,"),
         ({"eval_split": "val"}, "evaluates on test images: set"),
         ({"dataset": "mine", "split_file": "x.json"}, "tuned on ImageNet .*, not on mine"),
+        (
+            {"dataset": "dtd", "split_file": "x.json", "transfer": ("eurosat", "dtd")},
+            "config.transfer: dtd is what is tuned on",
+        ),
     ],
 )
 def test_mistakes_have_one_line(root, tiny_root, tmp_path, knobs, message):
@@ -124,3 +198,20 @@ def test_mistakes_have_one_line(root, tiny_root, tmp_path, knobs, message):
         knobs = knobs | {"split_file": str(tmp_path / "x.json"), "image_dir": "x"}
     with pytest.raises(InputError, match=message):
         experiment.run(config(root, tiny_root, tmp_path, **knobs), tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    ("knobs", "name", "tfds"),
+    [
+        ({}, "eurosat", ""),
+        ({"tfds": "imagenet2012"}, "eurosat", "eurosat"),
+        ({"tfds": "imagenet2012"}, "ucf101", ""),  # which TFDS does not have
+    ],
+)
+def test_another_data_set_has_its_own_place_and_prompts(knobs, name, tfds):
+    ours = {"image_dir": "x", "split_file": "y"} if not knobs else {}
+    given = DataSettings(templates=("a {}.",), prompts_file="z", data_root="r", **ours, **knobs)
+    found = datasets.cross_settings(given, name)
+    assert (found.dataset, found.data_root, found.tfds) == (name, "r", tfds)
+    assert (found.image_dir, found.split_file, found.prompts_file) == ("", "", "")
+    assert found.templates == ()

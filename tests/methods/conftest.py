@@ -20,5 +20,5 @@ def real_batch(model, maps, data):
         data,
         dense_bhwc=jnp.asarray(maps),
         original_bd=model.attnpool(maps),
-        unprojected_bc=model.attnpool.unprojected(maps),
+        unprojected_bu=model.attnpool.unprojected(maps),
     )

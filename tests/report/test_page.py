@@ -32,6 +32,20 @@ def test_seconds_that_two_methods_have_are_told(tmp_path):
     assert "Those of SAFE-A have those of SAFE in them: do not add them up." in html
 
 
+def test_base_to_new_has_a_table_and_is_compared_with_no_other_protocol(tmp_path):
+    found = rows(protocol="base_to_new", config_hash="beef")
+    for row in found:
+        row |= {"new_accuracy": 30.0, "harmonic_mean": 35.0}
+    html = render(put(tmp_path / "run", [*found, *rows()]))
+    after = "Base to new</h"
+    assert cells(html, "zero-shot", after) == ["40.00", "30.00", "35.00"]
+    assert cells(html, "SAFE", after) == ["44.00 ± 1.00 (2.48)", "30.00", "35.00"]
+    assert html.count(after) == 1
+    assert "<h2>pets: test images of the base classes</h2>" in html
+    assert "<h2>pets: test images</h2>" in html
+    assert "What differs" not in html
+
+
 def test_chosen_learning_rates_are_listed(tmp_path):
     found = rows()
     for row in found:

@@ -93,6 +93,46 @@ def test_published_figures_do_not_stand_beside_other_images_or_weights(other):
     assert "published" not in report.table(parsed(rows(**PETS | other)))
 
 
+def test_what_was_tuned_elsewhere_or_on_half_of_the_classes_is_not_compared_with_all_figures():
+    elsewhere = report.table(parsed(rows(**PETS, tuned_on="imagenet")))
+    assert elsewhere.splitlines()[-2:] == [
+        f"{'zero-shot, published':<22}{'85.83':>21}{'85.83':>21}",
+        "(published: RN50)",
+    ]
+    half = rows(**PETS, protocol="base_to_new")
+    assert "published" not in report.table(parsed(half))
+
+
+def halves(**common):
+    """New classes: zero-shot 30 %, SAFE 22 ± 1, and no answer by a third method."""
+    found = [row for row in rows(protocol="base_to_new", **common) if row["shots"] == 2]
+    for row in found:
+        base, new = row["accuracy"], 30.0 if row["method"] == "zero_shot" else 20.0 + row["seed"]
+        row |= {"new_accuracy": new, "harmonic_mean": 2 * base * new / (base + new)}
+    cache = found[0] | {"method": "tip_adapter", "accuracy": 50.0, "closed_set": "no answer"}
+    return [*found, cache | {"new_accuracy": None, "harmonic_mean": None}]
+
+
+def test_base_to_new_has_both_halves_and_their_harmonic_mean():
+    heading, *lines = report.table(parsed(halves())).splitlines()
+    assert "base to new: tuned and chosen on the first half of the classes (base)" in heading
+    assert [" ".join(line.split()) for line in lines] == [
+        "2 shots base new H",
+        "zero-shot 40.00 30.00 34.29",
+        "SAFE 48.00 ± 1.00 (2.48) 22.00 ± 1.00 (2.48) 30.17 ± 1.14 (2.83)",
+        "Tip-Adapter 50.00 - -",
+        "(Tip-Adapter: no answer)",
+    ]
+
+
+def test_the_mean_over_data_sets_has_the_harmonic_mean_of_the_means():
+    other = [row | {"accuracy": 80.0, "new_accuracy": 70.0} for row in halves(dataset="flowers")]
+    other[-1]["new_accuracy"] = None
+    mean = report.tables(parsed([*halves(), *other])).split("\n\n")[2].splitlines()
+    assert " ".join(mean[2].split()) == "zero-shot 60.00 50.00 54.55"
+    assert mean[4].split() == ["Tip-Adapter", "65.00", "-", "-"]
+
+
 @pytest.mark.parametrize(
     ("values", "text"),
     [

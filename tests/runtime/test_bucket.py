@@ -10,7 +10,7 @@ import sys
 import fsspec
 import pytest
 
-from safe_jax.clip import convert
+from safe_jax.backbones import convert
 from safe_jax.data import check, datasets, folders, imagenet
 from safe_jax.report import __main__ as report_command
 from safe_jax.runtime import paths
@@ -92,7 +92,7 @@ def test_weights_are_converted_into_a_bucket_and_back(environment, here, tiny_ro
     assert convert.main(["--to-torch", str(tiny_root / "clip_tiny"), str(before)]) == 0
     script = (
         "from tests import bucket; bucket.take_the_place_of_google()\n"
-        "from safe_jax.clip import convert\n"
+        "from safe_jax.backbones import convert\n"
         "root = 'gs://safe-jax'\n"
         "assert convert.main([f'{root}/before.safetensors', f'{root}/weights']) == 0\n"
         "assert convert.main(['--to-torch', f'{root}/weights', f'{root}/after.safetensors']) == 0"

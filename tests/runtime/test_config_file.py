@@ -86,7 +86,7 @@ def test_what_is_no_file_has_one_line(tmp_path, monkeypatch):
         (f"{ROOT}/configs/digits.py:x", "takes 0 positional arguments but 1 was given"),
         ("ablations:x", "ablations:x: one of default, position, q, k"),
         ("imagnet", "there is no config 'imagnet': did you mean imagenet?"),
-        ("nothing", "there is no config 'nothing': one of ablations, benchmark, caltech101"),
+        ("nothing", "there is no config 'nothing': one of ablations, base_to_new, benchmark"),
     ):
         assert message in refused(f"--config={given}", monkeypatch=monkeypatch)
 

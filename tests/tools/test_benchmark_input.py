@@ -5,6 +5,7 @@ import PIL.Image
 import pytest
 
 from safe_jax.data import images
+from safe_jax.data.preprocessing import Preprocessing, normalize
 from tools.benchmarks import input as benchmark_input
 
 
@@ -28,7 +29,7 @@ def test_pictures_are_of_the_size_of_imagenets(files):
 def test_torch_makes_the_same_images(files):
     pictures = benchmark_input.Pictures(files, 32)
     for n, file in enumerate(files):
-        ours = images.normalize(images.load(images.Crop(file), 32, None))
+        ours = normalize(images.load(images.Crop(file), Preprocessing(size=32), None))
         theirs = pictures[n].numpy().transpose(1, 2, 0)
         np.testing.assert_allclose(theirs, ours, rtol=1e-5, atol=1e-6)
 

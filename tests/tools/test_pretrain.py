@@ -9,7 +9,11 @@ import pytest
 from flax import nnx
 
 from safe_jax import clip
-from safe_jax.clip import torch_files, weights
+from safe_jax.checkpoints import files as torch_files
+from safe_jax.checkpoints import state_dict, trees
+from safe_jax.clip import convert
+from safe_jax.clip.family import FAMILY
+from safe_jax.clip.model import CLIP
 from safe_jax.data import scenes
 from tests import tiny
 from tools import captions
@@ -32,8 +36,8 @@ def smaller(monkeypatch, one_device):
 
 def _drawn_by_numpy(config, *, rngs):
     """A CLIP with random weights, without compiling what draws them."""
-    graphdef = nnx.graphdef(weights.abstract_model(config))
-    return nnx.merge(graphdef, weights.unflatten(tiny.leaves(config)), copy=True)
+    graphdef = nnx.graphdef(trees.abstract_model(config, kind=CLIP))
+    return nnx.merge(graphdef, trees.unflatten(tiny.leaves(config)), copy=True)
 
 
 def test_captions_say_what_is_in_the_scene():
@@ -81,10 +85,10 @@ def test_trains_goes_on_and_gives_the_same_weights_again(smaller, tmp_path, monk
     assert_equal(copied(train_stage(stage, before, tmp_path / "other")), after)
     assert "caption of 8" in capsys.readouterr().out
 
-    start = weights.to_torch(weights.flatten(pretrain.new_model(128)))
+    start = state_dict.to_torch(FAMILY, trees.flatten(pretrain.new_model(128)))
     changed = [name for name in start if (start[name].astype(np.float16) != first[name]).any()]
     assert set(start) - set(changed) <= {"visual.attnpool.k_proj.bias"}
-    torch_files.convert(tmp_path / "first.safetensors", tmp_path / "small")
+    convert.convert(tmp_path / "first.safetensors", tmp_path / "small")
     assert clip.load(tmp_path / "small").config == smaller
 
 

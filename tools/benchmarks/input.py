@@ -37,6 +37,7 @@ import PIL.Image
 import torch
 
 from safe_jax.data import images
+from safe_jax.data.preprocessing import CLIP_MEAN, CLIP_STD, Preprocessing, normalize
 
 SCALE = (0.8, 1)  # of random crops; there are none here
 
@@ -46,7 +47,7 @@ class Pictures(torch.utils.data.Dataset):
 
     def __init__(self, files, image_size):
         self.files, self.image_size = files, image_size
-        self.mean, self.std = (torch.tensor(x).view(3, 1, 1) for x in (images.MEAN, images.STD))
+        self.mean, self.std = (torch.tensor(x).view(3, 1, 1) for x in (CLIP_MEAN, CLIP_STD))
 
     def __len__(self):
         return len(self.files)
@@ -71,7 +72,7 @@ class Load:
         self.image_size = image_size
 
     def __call__(self, file):
-        return images.load(images.Crop(file), self.image_size, SCALE)
+        return images.load(images.Crop(file), Preprocessing(size=self.image_size), SCALE)
 
 
 def input_pipeline(files, image_size, batch, workers, against):
@@ -80,8 +81,8 @@ def input_pipeline(files, image_size, batch, workers, against):
     def ours():
         crops = [images.Crop(file) for file in files]
         batches = [crops[at : at + batch] for at in range(0, len(crops), batch)]
-        made = images.load_batches(batches, image_size, SCALE, workers)
-        return np.mean([images.normalize(pixels_bhwc[0]).mean() for pixels_bhwc in made])
+        made = images.load_batches(batches, Preprocessing(size=image_size), SCALE, workers)
+        return np.mean([normalize(pixels_bhwc[0]).mean() for pixels_bhwc in made])
 
     if against == "torch":
         loader = torch.utils.data.DataLoader(
@@ -107,7 +108,7 @@ def input_pipeline(files, image_size, batch, workers, against):
         stream = source.map(Load(image_size)).to_iter_dataset(options).batch(batch)
 
         def theirs():
-            return np.mean([images.normalize(pixels_bhwc[0]).mean() for pixels_bhwc in stream])
+            return np.mean([normalize(pixels_bhwc[0]).mean() for pixels_bhwc in stream])
 
         return ours, theirs
 
@@ -119,7 +120,7 @@ def input_pipeline(files, image_size, batch, workers, against):
 
     def theirs():
         made = (next(stream) for _ in range(len(files) // batch))
-        return np.mean([images.normalize(pixels_bhwc[0]).mean() for pixels_bhwc in made])
+        return np.mean([normalize(pixels_bhwc[0]).mean() for pixels_bhwc in made])
 
     return ours, theirs
 
@@ -206,10 +207,10 @@ def parts(files, rounds=9):
             return image.crop((37, 0, 261, 224) if wide else (0, 37, 224, 261))
 
     def load(file):
-        return images.load(images.Crop(file), 224, SCALE)
+        return images.load(images.Crop(file), Preprocessing(size=224), SCALE)
 
     def tiny(_):
-        return images.load(images.Crop(small), 8, SCALE)
+        return images.load(images.Crop(small), Preprocessing(size=8), SCALE)
 
     taken = {load: [], pillow: [], tiny: []}
     for _ in range(rounds):

@@ -1,9 +1,12 @@
 """The attention pool forward and backward, and a step of tuning: that, and AdamW on what trains.
 
-PyTorch's side is its own attention, eager, in float32.
+PyTorch's side is its own attention, eager, in float32; for SigLIP's head that of `transformers`.
 """
 
+import functools
 import types
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,14 +16,17 @@ from flax import nnx
 
 from configs import default
 from safe_jax.bank import batches
-from safe_jax.clip import weights
+from safe_jax.checkpoints import state_dict, trees
 from safe_jax.clip.attention_pool import AttentionPool
+from safe_jax.clip.family import FAMILY
 from safe_jax.clip.model import CLIPConfig
 from safe_jax.experiment import knobs
 from safe_jax.methods.contract import Setting
 from safe_jax.methods.safe import Safe
 from safe_jax.methods.text_head import TextHead, unit
 from safe_jax.runtime import devices
+from safe_jax.siglip.attention_pool import AttentionPool as MAPHead
+from safe_jax.siglip.family import FAMILY as SIGLIP
 from safe_jax.tuning import fit
 from tools import torch_clip
 from tools.benchmarks.harness import Case, counted_flops
@@ -28,34 +34,35 @@ from tools.benchmarks.harness import Case, counted_flops
 CLASSES, SCALE = 100, 100
 
 
-class Pool:
-    """The same pool, maps and labels on both sides."""
+class Theirs(NamedTuple):
+    """PyTorch's pool: what it tunes, and dense maps `(b, c, h, w)` to features `(b, d)`."""
 
-    def __init__(self, preset: CLIPConfig, batch: int, device):
-        h, w, c = preset.dense_shape
+    params: Sequence[torch.Tensor]
+    features: Callable[[torch.Tensor], torch.Tensor]
+
+
+class Pool:
+    """A pool, maps and labels, the same on both sides."""
+
+    def __init__(self, pool: Any, config: Any, theirs: Theirs, batch: int, device):
         rng = np.random.default_rng(0)
-        self.dense_bhwc = rng.exponential(size=(batch, h, w, c)).astype(np.float16)
+        self.dense_bhwc = rng.exponential(size=(batch, *config.dense_shape)).astype(np.float16)
         self.text_kd = np.array(
-            unit(rng.normal(size=(CLASSES, preset.embed_dim)).astype(np.float32))
+            unit(rng.normal(size=(CLASSES, config.embed_dim)).astype(np.float32))
         )
         self.label_b = (np.arange(batch) % CLASSES).astype(np.int32)
-        self.pool = AttentionPool(h, c, preset.embed_dim, rngs=nnx.Rngs(0))
+        self.pool, self.their_pool = pool, theirs
         self.config = knobs.read(default.get_config())
         self.mesh = devices.make_mesh(jax.devices()[:1])
         self.batch = devices.shard(
             self.mesh,
             {
                 "dense_bhwc": self.dense_bhwc,
-                "original_bd": np.zeros((batch, preset.embed_dim), np.float32),
+                "original_bd": np.zeros((batch, config.embed_dim), np.float32),
                 "label_b": self.label_b,
                 "mask_b": np.ones(batch, np.float32),
             },
         )
-        leaves = {f"attnpool/{path}": x for path, x in weights.flatten(self.pool).items()}
-        self.params = {
-            name: torch.from_numpy(x.copy()).to(device).requires_grad_()
-            for name, x in weights.to_torch(leaves).items()
-        }
         dense = torch.from_numpy(self.dense_bhwc.astype(np.float32)).permute(0, 3, 1, 2)
         self.dense_bchw = dense.contiguous().to(device)
         self.text, self.label = (
@@ -91,10 +98,10 @@ class Pool:
     def theirs(self, tunes: bool):
         """What PyTorch does for the same, with or without its optimizer's step."""
         on_gpu = self.dense_bchw.is_cuda
-        optimizer = torch.optim.AdamW(self.params.values(), lr=1e-6, fused=on_gpu or None)
+        optimizer = torch.optim.AdamW(self.their_pool.params, lr=1e-6, fused=on_gpu or None)
 
         def step():
-            feature = torch_clip.pool(self.params, self.dense_bchw)
+            feature = self.their_pool.features(self.dense_bchw)
             logits = SCALE * torch.nn.functional.normalize(feature, dim=-1) @ self.text.T
             loss = torch.nn.functional.cross_entropy(logits, self.label)
             optimizer.zero_grad()
@@ -106,14 +113,54 @@ class Pool:
         return step
 
 
+def _clip(preset: CLIPConfig, batch: int, device) -> Pool:
+    h, _, c = preset.dense_shape
+    pool = AttentionPool(h, c, preset.embed_dim, rngs=nnx.Rngs(0))
+    leaves = {f"attnpool/{path}": x for path, x in trees.flatten(pool).items()}
+    params = {
+        name: torch.from_numpy(x.copy()).to(device).requires_grad_()
+        for name, x in state_dict.to_torch(FAMILY, leaves).items()
+    }
+    theirs = Theirs(list(params.values()), functools.partial(torch_clip.pool, params))
+    return Pool(pool, preset, theirs, batch, device)
+
+
+def _map_head(batch: int, device) -> Pool:
+    """SigLIP's B/16 at 224 pixels, beside the head of `transformers`; both hold the same values."""
+    from transformers.models.siglip import configuration_siglip, modeling_siglip
+
+    config = configuration_siglip.SiglipVisionConfig()
+    head = modeling_siglip.SiglipMultiheadAttentionPoolingHead(config).to(device)
+    width, side = config.hidden_size, config.image_size // config.patch_size
+    pool = MAPHead(width, config.num_attention_heads, config.intermediate_size, rngs=nnx.Rngs(0))
+    leaves = {f"attnpool/{path}": x for path, x in trees.flatten(pool).items()}
+    prefix = "vision_model.head."
+    state = state_dict.to_torch(SIGLIP, leaves).items()
+    head.load_state_dict({n.removeprefix(prefix): torch.from_numpy(x.copy()) for n, x in state})
+
+    def features(dense_bchw):
+        return head(dense_bchw.flatten(2).transpose(1, 2))
+
+    shape = types.SimpleNamespace(dense_shape=(side, side, width), embed_dim=width)
+    return Pool(pool, shape, Theirs(list(head.parameters()), features), batch, device)
+
+
 def cases(preset: CLIPConfig, batch: int, device) -> list[Case]:
-    pool = Pool(preset, batch, device)
+    return _cases("pool", _clip(preset, batch, device))
+
+
+def map_head_cases(batch: int, device) -> list[Case]:
+    return _cases("map_head", _map_head(batch, device))
+
+
+def _cases(name: str, pool: Pool) -> list[Case]:
+    batch = len(pool.label_b)
     flops = 3 * counted_flops(lambda pool, x: pool(x), pool.pool, pool.batch["dense_bhwc"])
     common = {"count": batch, "unit": "images of a batch", "flops": flops}
-    params = sum(4 * x.size for x in weights.flatten(pool.pool).values())
+    params = sum(4 * x.size for x in trees.flatten(pool.pool).values())
     maps = pool.dense_bhwc.nbytes
     return [
         # Parameters in, gradients out; for AdamW both moments as well, in and out.
-        Case("pool", pool.our_gradients(), pool.theirs(False), **common, bytes=2 * params + maps),
-        Case("pool_step", pool.our_step(), pool.theirs(True), **common, bytes=6 * params + maps),
+        Case(name, pool.our_gradients(), pool.theirs(False), **common, bytes=2 * params + maps),
+        Case(f"{name}_step", pool.our_step(), pool.theirs(True), **common, bytes=6 * params + maps),
     ]

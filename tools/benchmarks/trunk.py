@@ -13,7 +13,8 @@ import torch
 from flax import nnx
 
 from safe_jax.bank import extraction
-from safe_jax.clip import weights
+from safe_jax.checkpoints import state_dict, trees
+from safe_jax.clip.family import FAMILY
 from safe_jax.clip.model import CLIP, CLIPConfig
 from safe_jax.runtime import devices
 from tools import torch_clip
@@ -30,10 +31,10 @@ def model_and_state(preset: CLIPConfig, dtype) -> tuple[CLIP, dict]:
         text_width=preset.text_width,
         text_layers=preset.text_layers,
     )
-    _, leaves, _ = weights.from_torch({name: x.numpy() for name, x in state.items()})
-    graphdef = nnx.graphdef(weights.abstract_model(preset, dtype))
+    _, leaves, _ = state_dict.from_torch(FAMILY, {name: x.numpy() for name, x in state.items()})
+    graphdef = nnx.graphdef(trees.abstract_model(preset, dtype, kind=CLIP))
     leaves = {path: jnp.asarray(x) for path, x in leaves.items()}
-    return nnx.merge(graphdef, weights.unflatten(leaves)), state
+    return nnx.merge(graphdef, trees.unflatten(leaves)), state
 
 
 def cases(preset: CLIPConfig, batch: int, dtype, device) -> list[Case]:

@@ -17,7 +17,7 @@ from configs import default
 from safe_jax.bank import batches, extraction
 from safe_jax.bank.view import View
 from safe_jax.clip.model import CLIPConfig
-from safe_jax.data import images
+from safe_jax.data.preprocessing import normalize
 from safe_jax.experiment import knobs
 from safe_jax.methods.contract import Setting
 from safe_jax.methods.safe import Safe
@@ -54,7 +54,7 @@ class Tuning:
         self.view = None
         # Before the clock starts: on the peers' side, too, other cores do this meanwhile.
         first = self.pixels[self.plan.image_sb[:THEIR_STEPS]]
-        self.their_images = torch.from_numpy(images.normalize(first)).permute(0, 1, 4, 2, 3)
+        self.their_images = torch.from_numpy(normalize(first)).permute(0, 1, 4, 2, 3)
 
     def extract(self):
         """The bank, held in memory: every picture through the trunk once."""

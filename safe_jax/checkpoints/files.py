@@ -1,4 +1,4 @@
-"""Checkpoint files: read without running anything that they contain, converted, written back."""
+"""Checkpoint files: read without running anything that they contain, and written."""
 
 import pathlib
 from collections.abc import Mapping
@@ -7,8 +7,7 @@ import numpy as np
 import safetensors.numpy
 from etils import epath
 
-from safe_jax.clip import torch_archive, weights
-from safe_jax.clip.config import Activation
+from safe_jax.checkpoints import torch_archive
 from safe_jax.runtime import paths
 from safe_jax.runtime.errors import InputError
 
@@ -83,17 +82,3 @@ def encode(path: paths.Path, tensors: Mapping[str, np.ndarray]) -> bytes:
     if path.suffix == ".safetensors":
         return safetensors.numpy.save(dict(tensors))
     return torch_archive.write(tensors)
-
-
-def convert(
-    source: epath.PathLike, destination: epath.PathLike, activation: Activation = "quick_gelu"
-) -> None:
-    """Reads a checkpoint and writes its Orbax directory. Raises `InputError`."""
-    converted = weights.from_torch(read(source), activation)
-    weights.save(destination, converted.config, converted.leaves, converted.extras)
-
-
-def convert_back(source: epath.PathLike, destination: epath.PathLike) -> None:
-    """Reads an Orbax directory and writes a state dict. Raises `InputError`."""
-    extras = weights.read_metadata(source)
-    write(destination, weights.to_torch(weights.flatten(weights.load(source)), extras))
