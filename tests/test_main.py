@@ -130,7 +130,7 @@ def test_a_mistake_ends_the_command_with_one_line(done, tiny_root, tmp_path, kno
 @pytest.mark.parametrize(
     ("knobs", "message"),
     [
-        ({"epochs": 0}, "config.epochs=0: at least 1 and at most 10000 is expected"),
+        ({"epochs": 0}, "config.epochs=0: at least 1 and at most 100000 is expected"),
         ({"weights": "Rn50"}, "or use one of RN50, RN101, RN50x4, RN50x16, RN50x64, RN50-yfcc15m,"),
         ({"weights": __file__}, "is a file: convert it, `python tools/convert"),
         ({"weights": str(ROOT)}, "holds no converted weights"),

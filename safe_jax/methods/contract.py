@@ -33,7 +33,7 @@ Rate = Annotated[float, AfterValidator(Bounds(ge=0, le=1e30))]
 Decay = Annotated[float, AfterValidator(Bounds(ge=0, le=1000))]
 # Adam divides by it where a gradient is 0, so float32 has to tell it from 0.
 Epsilon = Annotated[float, AfterValidator(Bounds(ge=1e-30, le=1))]
-Epochs = Annotated[int, AfterValidator(Bounds(ge=1, le=10_000))]
+Epochs = Annotated[int, AfterValidator(Bounds(ge=1, le=100_000))]
 WarmupEpochs = Annotated[float, AfterValidator(Bounds(ge=0, le=10_000))]
 BatchSize = Annotated[int, AfterValidator(Bounds(ge=1, le=65_536))]
 BatchSizeOrAll = Annotated[int, AfterValidator(Bounds(ge=0, le=65_536))]  # 0: all images
