@@ -17,7 +17,8 @@ def tokenize(json: bytes, config: SigLIPConfig, texts: list[str]) -> np.ndarray:
     Args:
         json: the contents of `tokenizer.json`.
 
-    Raises `InputError`, which shows the text, where a text does not fit.
+    Raises `InputError`, which shows the text, where a text does not fit, and for a token that the
+    model does not have.
     """
     if isinstance(texts, str):
         raise ValueError("tokenize takes a list of texts: write tokenize([text])")
@@ -31,6 +32,12 @@ def tokenize(json: bytes, config: SigLIPConfig, texts: list[str]) -> np.ndarray:
                 "shorten the class name or the template"
             )
         row[: len(one.ids)] = one.ids
+    # A file may well list more tokens than texts are made of, so those that are used are looked at.
+    if tokens.size and tokens.max() >= config.vocab_size:
+        raise InputError(
+            f"the tokenizer gives token {tokens.max()}, but the model has embeddings of "
+            f"{config.vocab_size}: the tokenizer.json that was converted belongs to another model"
+        )
     return tokens
 
 
