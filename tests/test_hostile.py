@@ -6,9 +6,11 @@ how many files it damaged.
 
 import collections
 import os
+import pathlib
 import random
 import signal
 import subprocess
+import tempfile
 import threading
 import time
 
@@ -137,8 +139,8 @@ def small_disk(tmp_path_factory):
 @pytest.fixture
 def full_disk(small_disk):
     """It, but for some bytes: a function from how many they are to a folder."""
-    folder, ballast = small_disk / "folder", small_disk / "ballast"
-    folder.mkdir()
+    # A folder of its own for each test: threads of Orbax that failed may still write into the last.
+    folder, ballast = pathlib.Path(tempfile.mkdtemp(dir=small_disk)), small_disk / "ballast"
 
     def fill(free):
         with open(ballast, "wb") as file:
