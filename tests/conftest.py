@@ -35,7 +35,7 @@ for name, value in {
 
 def pytest_addoption(parser):
     parser.addoption(
-        "--seconds", type=float, default=10, help="how long tests/test_hostile.py damages files"
+        "--seconds", type=float, default=20, help="how long tests/test_hostile.py damages files"
     )
 
 
