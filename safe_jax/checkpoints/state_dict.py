@@ -89,6 +89,16 @@ def from_torch(family: Family, tensors: Mapping[str, np.ndarray], **options: Any
     return Converted(config, leaves, extras)
 
 
+def check_scale(leaves: Mapping[str, np.ndarray], largest: float) -> None:
+    """Raises `InputError` for a `logit_scale` that is not the logarithm of what training gives."""
+    scale = leaves["logit_scale"].item()
+    if not abs(scale) <= largest:
+        raise InputError(
+            f"logit_scale is {scale:g}, which would multiply cosines by exp({scale:g}): its "
+            f"logarithm is expected, at most {largest:g}"
+        )
+
+
 def _leaf(place: Place, tensor: np.ndarray) -> np.ndarray:
     x = place.layout.to_ours(place.of(tensor))
     return np.asarray(x, None if x.dtype == np.uint8 else np.float32, order="C")

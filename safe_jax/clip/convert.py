@@ -20,6 +20,6 @@ def convert(
 
 if __name__ == "__main__":
     try:
-        convert(*sys.argv[1:])  # type: ignore[bad-argument-type]
+        convert(sys.argv[1], sys.argv[2])
     except (InputError, OSError) as error:
         sys.exit(str(error))

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from safe_jax.checkpoints.state_dict import Family
+from safe_jax.checkpoints.state_dict import Family, check_scale
 from safe_jax.clip import table
 from safe_jax.clip.config import CLIPConfig
 from safe_jax.clip.model import CLIP, ImageTower
@@ -14,12 +14,7 @@ _LARGEST_SCALE = 5.0  # a bit more than CLIP's ln 100, for weights in 16 bits
 
 
 def _check(leaves: Mapping[str, np.ndarray], config: CLIPConfig) -> None:
-    scale = leaves["logit_scale"].item()
-    if not abs(scale) <= _LARGEST_SCALE:
-        raise InputError(
-            f"logit_scale is {scale:g}, which would multiply cosines by exp({scale:g}): its "
-            "logarithm is expected, which CLIP keeps below ln 100 = 4.6"
-        )
+    check_scale(leaves, _LARGEST_SCALE)
     negative = [path for path, x in leaves.items() if path.endswith("/var") and (x < 0).any()]
     if negative:
         raise InputError("the checkpoint has negative variances:" + listing(negative))

@@ -33,14 +33,15 @@ def warn(parts: Mapping[str, Sequence[Record]], image_dir: Any, classes: Sequenc
     }
     train, val, evaluated = (of_part[name] for name in ("train", "val", "eval"))
     chosen_on = {**train, **val}
-    leaks = [p for p, n in evaluated.items() if n in chosen_on.values() and p not in chosen_on]
+    copied, copied_in_train = set(chosen_on.values()), set(train.values())
+    leaks = [path for path, n in evaluated.items() if n in copied and path not in chosen_on]
     if leaks:
         log.warning(
             "%d images to evaluate on are byte for byte images to tune or to choose with, such as "
             "%s: accuracies will be too high",
             len(leaks), leaks[0],
         )  # fmt: skip
-    if leaks := [path for path, n in val.items() if n in train.values() and path not in train]:
+    if leaks := [path for path, n in val.items() if n in copied_in_train and path not in train]:
         log.warning(
             "%d validation images are byte for byte training images, such as %s: what validation "
             "chooses will suit these",
