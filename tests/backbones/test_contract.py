@@ -23,7 +23,6 @@ PACKAGE = pathlib.Path(backbones.__file__).parents[1]
 def model(request, tiny_root):
     if request.param == "clip":
         return backbones.load(tiny_root / "clip_tiny")
-    pytest.importorskip("transformers")
     return backbones.load(request.getfixturevalue("siglip")[2])
 
 

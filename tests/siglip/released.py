@@ -9,7 +9,6 @@ from safe_jax import backbones
 @pytest.fixture(scope="session")
 def siglip(tmp_path_factory):
     """A folder as on the Hub, the model of `transformers`, and the Orbax directory made of it."""
-    pytest.importorskip("transformers")
     from safe_jax.siglip import convert
     from tools.torch_siglip import SHAPES, write
 

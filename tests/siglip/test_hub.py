@@ -16,7 +16,6 @@ from safe_jax.checkpoints import named
 from safe_jax.runtime.errors import InputError
 from safe_jax.siglip import convert, hub
 
-pytest.importorskip("huggingface_hub")
 NAME = "google/siglip-base-patch16-224"
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 

@@ -10,8 +10,6 @@ from flax import nnx
 from tests.clip.parity import call, relative
 from tools import torch_siglip
 
-pytest.importorskip("transformers")
-
 
 @pytest.mark.parametrize(
     ("shape", "second"),

@@ -14,8 +14,6 @@ from safe_jax.data.preprocessing import normalize
 from tests import tiny
 from tests.in_process import safe_jax
 
-pytest.importorskip("transformers")
-
 
 @pytest.fixture(scope="module")
 def fitted(siglip, tiny_root, tmp_path_factory):
