@@ -55,7 +55,7 @@ class Shared:
         """Name and digest of the pre-trained model, as rows have them."""
         return weights.name(self.weights_dir, self.metadata.digest)
 
-    @property
+    @functools.cached_property
     def released(self) -> str | None:
         """The name of the pre-trained model, where its weights are those that were released so."""
         name = self.config.weights  # and no path: of a name's file the sha256 is checked
