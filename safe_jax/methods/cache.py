@@ -70,6 +70,10 @@ class CacheSettings(SelectionSettings, CacheKnobs):
     """What methods with a cache read of a config."""
 
 
+_SMALL = 4096  # keys; a cache of no more has one shape for few shots and for many
+_SMALL_SLOTS = 16  # the shots of the benchmark's largest subsets
+
+
 class Slots(NamedTuple):
     """Which support image is in which slot: `image_ks`, and `filled_ks`, 0 where there is none."""
 
@@ -78,9 +82,14 @@ class Slots(NamedTuple):
 
     @classmethod
     def of(cls, label_n: np.ndarray, classes: int) -> "Slots":
-        """A slot for every image; classes that have fewer leave the last ones empty."""
+        """A slot for every image; classes that have fewer leave the last ones empty.
+
+        Where there are few classes there are slots to spare, so that what is compiled for 16 shots
+        serves fewer: to compile takes longer than to add up some zeros.
+        """
         counts = np.bincount(label_n, minlength=classes)
-        filled_ks = np.arange(counts.max()) < counts[:, None]
+        slots = max(counts.max(), min(_SMALL_SLOTS, _SMALL // classes))
+        filled_ks = np.arange(slots) < counts[:, None]
         image_ks = np.zeros(filled_ks.shape, np.int32)
         image_ks[filled_ks] = np.argsort(label_n, kind="stable")
         return cls(image_ks, filled_ks.astype(np.float32))
