@@ -8,8 +8,11 @@ Axes: b images, k classes, d channels of the joint space, e = d / reduction.
 """
 
 import dataclasses
+import functools
+from collections.abc import Callable
 from typing import Annotated
 
+import numpy as np
 from pydantic import AfterValidator
 
 from safe_jax.methods.contract import Base, Batch, Params, Setting, Start, TunedKnobs
@@ -25,6 +28,20 @@ class ClipAdapterKnobs(TunedKnobs):
     reduction: Annotated[int, AfterValidator(Bounds(ge=1, le=65_536))] = knob(
         4, "how many times narrower than the features the bottleneck is"
     )
+
+
+@functools.cache
+def _draw_fn(d: int, e: int) -> Callable[[np.uint32], Params]:
+    """From a seed to D and U: a single program, where each draw by itself would be several."""
+
+    def draw(seed):
+        down, up = jax.random.split(jax.random.key(seed))
+        return {
+            "down": jax.random.uniform(down, (d, e), minval=-1, maxval=1) * d**-0.5,
+            "up": jax.random.uniform(up, (e, d), minval=-1, maxval=1) * e**-0.5,
+        }
+
+    return jax.jit(draw)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,12 +68,7 @@ class ClipAdapter(Base):
                 f"config.clip_adapter.reduction={settings.reduction}: the features have {d} "
                 "channels, and none would be left"
             )
-        down, up = jax.random.split(jax.random.key(setting.seed))
-        params = {
-            "down": jax.random.uniform(down, (d, e), minval=-1, maxval=1) * d**-0.5,
-            "up": jax.random.uniform(up, (e, d), minval=-1, maxval=1) * e**-0.5,
-        }
-        return Start(cls(settings.ratio), params, setting.head)
+        return Start(cls(settings.ratio), _draw_fn(d, e)(np.uint32(setting.seed)), setting.head)
 
     def loss(self, params: Params, context: TextHead, batch: Batch) -> "jax.Array":
         return cross_entropy(self.logits(params, context, batch), batch)

@@ -8,7 +8,7 @@ from typing import Any
 
 from safe_jax.methods.contract import Base, Batch, Params, Setting, Start, TunedKnobs
 from safe_jax.methods.text_head import cosine_logits, cross_entropy
-from safe_jax.runtime.lazy import jax, jnp
+from safe_jax.runtime.lazy import jax
 from safe_jax.runtime.schema import Pattern, knob
 
 
@@ -26,7 +26,7 @@ class LinearProbe(Base):
 
     @classmethod
     def start(cls, setting: Setting, settings: Any) -> Start:
-        return Start(cls(), {"classifier": jnp.copy(setting.head.text_kd)}, setting.head.scale)
+        return Start(cls(), {"classifier": setting.head.text_kd}, setting.head.scale)
 
     def loss(self, params: Params, context: "jax.Array", batch: Batch) -> "jax.Array":
         return cross_entropy(self.logits(params, context, batch), batch)

@@ -8,7 +8,7 @@ from typing import Any
 
 from safe_jax.methods.contract import Base, Batch, Params, Rate, Setting, Start, TunedKnobs
 from safe_jax.methods.text_head import cosine_logits, cross_entropy
-from safe_jax.runtime.lazy import jax, jnp, nnx
+from safe_jax.runtime.lazy import jax, nnx
 from safe_jax.runtime.schema import Pattern, knob
 
 
@@ -21,7 +21,7 @@ class PartialKnobs(TunedKnobs):
 
 @dataclasses.dataclass(frozen=True)
 class Partial(Base):
-    """The parameters are copies of the original pool and of the text rows; the context is s."""
+    """The parameters are at first the original pool and the text rows; the context is s."""
 
     label = "pool + linear head"
     knobs = PartialKnobs
@@ -35,7 +35,7 @@ class Partial(Base):
     def start(cls, setting: Setting, settings: Any) -> Start:
         graphdef, pool = nnx.split(setting.model.attnpool)
         params = {"attnpool": nnx.to_pure_dict(pool), "classifier": setting.head.text_kd}
-        return Start(cls(graphdef), jax.tree.map(jnp.copy, params), setting.head.scale)
+        return Start(cls(graphdef), params, setting.head.scale)
 
     def loss(self, params: Params, context: "jax.Array", batch: Batch) -> "jax.Array":
         return cross_entropy(self.logits(params, context, batch), batch)

@@ -57,7 +57,7 @@ class Held(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class ProLIP(Base):
-    """The parameters are a copy of `c_proj`; the context is `Held`."""
+    """The parameters are `c_proj`, at first the original pool's; the context is `Held`."""
 
     label = "ProLIP"
     knobs = ProLIPKnobs
@@ -71,7 +71,7 @@ class ProLIP(Base):
         c_proj = nnx.to_pure_dict(nnx.state(setting.model.attnpool.c_proj))
         weight = jnp.float32(settings.regularizer / setting.shots)
         context = Held(setting.head, c_proj["kernel"], weight)
-        return Start(cls(), {"c_proj": jax.tree.map(jnp.copy, c_proj)}, context)
+        return Start(cls(), {"c_proj": c_proj}, context)
 
     def loss(self, params: Params, context: Held, batch: Batch) -> "jax.Array":
         """`(b,)`; each image has the whole distance, so their mean has it once."""

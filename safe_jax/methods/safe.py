@@ -23,7 +23,7 @@ from safe_jax.methods.contract import (
     Start,
 )
 from safe_jax.methods.text_head import TextHead, cross_entropy, unit
-from safe_jax.runtime.lazy import jax, jnp, nnx
+from safe_jax.runtime.lazy import jax, nnx
 from safe_jax.runtime.schema import Bounds, Fraction, knob
 
 Blend = Literal["feature", "unit", "logit"]
@@ -75,7 +75,7 @@ def alpha_grid(settings: SafeSettings) -> Grid:
 
 @dataclasses.dataclass(frozen=True)
 class Safe(Base):
-    """The parameters are `attnpool`, a copy of the original pool; the context is the text head."""
+    """The parameters are `attnpool`, at first the original pool; the context is the text head."""
 
     label = "SAFE"
     settings = SafeSettings
@@ -91,7 +91,7 @@ class Safe(Base):
     @classmethod
     def start(cls, setting: Setting, settings: SafeSettings) -> Start:
         graphdef, pool = nnx.split(setting.model.attnpool)
-        params = {"attnpool": jax.tree.map(jnp.copy, nnx.to_pure_dict(pool))}
+        params = {"attnpool": nnx.to_pure_dict(pool)}
         return Start(cls(graphdef, settings.blend, settings.train_alpha), params, setting.head)
 
     @classmethod

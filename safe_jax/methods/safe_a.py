@@ -61,8 +61,9 @@ class SafeA(Base):
         head, support = setting.head, setting.support
         slots = Slots.of(support.labels, len(head.text_kd))
         params = {
-            pool: jnp.asarray(support.arrays[f"{pool}_bd"][support.row_nv]).mean(1)[slots.image_ks]
+            pool: jnp.asarray(features_nvd.mean(1)[slots.image_ks])
             for pool in ("tuned", "original")
+            for features_nvd in [support.arrays[f"{pool}_bd"][support.row_nv]]
         }
         context = CacheHead(head, jnp.asarray(slots.filled_ks))
         return Start(cls(settings.blend, settings.b, settings.a), params, context)

@@ -24,9 +24,10 @@ class SafeAF(SafeA):
     @classmethod
     def start(cls, setting: Setting, settings: SafeASettings) -> Start:
         free = super().start(setting, settings)
-        alpha = setting.earlier["safe_a"].point["alpha"]
+        alpha = float(setting.earlier["safe_a"].point["alpha"])
         method = cls(settings.blend, settings.b, settings.a)
-        keys_ksd = SafeA.keys(method, free.params, alpha)
+        pools = jax.tree.map(np.asarray, free.params)  # by NumPy: no program for a single use
+        keys_ksd = jnp.asarray(SafeA.keys(method, pools, alpha))
         context = free.context._replace(alpha=jnp.float32(alpha))
         return Start(method, {"keys": keys_ksd}, context)
 

@@ -3,7 +3,7 @@
 Axes: b images, k classes, d channels of the joint space.
 """
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -11,6 +11,8 @@ from safe_jax.runtime.lazy import jax, jnp, optax
 
 if TYPE_CHECKING:
     from safe_jax.backbones.contract import Backbone
+
+ArrayT = TypeVar("ArrayT", "jax.Array", np.ndarray)
 
 
 class TextHead(NamedTuple):
@@ -37,8 +39,14 @@ def with_head(context: Any, head: TextHead) -> Any:
     return head if isinstance(context, TextHead) else context._replace(head=head)
 
 
-def unit(x: "jax.Array | np.ndarray") -> "jax.Array":
-    """Vectors along the last axis, scaled to length 1."""
+def unit(x: ArrayT) -> ArrayT:
+    """Vectors along the last axis, scaled to length 1.
+
+    NumPy's arrays are divided by NumPy: JAX would compile a program for each shape.
+    """
+    if isinstance(x, np.ndarray):
+        with np.errstate(invalid="ignore", divide="ignore"):  # as JAX: of a zero vector, NaN
+            return x / np.linalg.norm(x, axis=-1, keepdims=True)
     return x / jnp.linalg.norm(x, axis=-1, keepdims=True)
 
 

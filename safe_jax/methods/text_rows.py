@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from functools import partial
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
@@ -32,11 +33,11 @@ def text_rows(model: Backbone, prompts: Sequence[Sequence[str]]) -> jax.Array:
         ]
         for part in np.split(tokens_pt, range(TEXTS_PER_CALL, len(tokens_pt), TEXTS_PER_CALL))
     ]
-    features_pd = np.asarray(unit(np.concatenate(features)))
+    features_pd = unit(np.concatenate(features))
     first_k = np.cumsum([0, *map(len, prompts[:-1])])
     # The sum has the direction of the mean. It is taken by NumPy, because every host computes it
     # for itself and an accelerator sums in any order.
-    return unit(np.add.reduceat(features_pd, first_k))
+    return jnp.asarray(unit(np.add.reduceat(features_pd, first_k)))
 
 
 @partial(jax.jit, static_argnames="graphdef")

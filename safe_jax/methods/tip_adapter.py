@@ -41,10 +41,10 @@ class TipAdapter(Base):
         """One key for each support image: its views' mean, then made unit, as the authors do."""
         head, support = setting.head, setting.support
         slots = Slots.of(support.labels, len(head.text_kd))
-        support_nvd = support.arrays["original_bd"][support.row_nv]
-        keys_nd = unit(jnp.asarray(support_nvd).mean(1))
+        keys_nd = unit(support.arrays["original_bd"][support.row_nv].mean(1))
+        keys_ksd = jnp.asarray(keys_nd[slots.image_ks])
         context = CacheHead(head, jnp.asarray(slots.filled_ks))
-        return Start(cls(settings.b, settings.a), {"keys": keys_nd[slots.image_ks]}, context)
+        return Start(cls(settings.b, settings.a), {"keys": keys_ksd}, context)
 
     @classmethod
     def grid(cls, settings: CacheSettings, earlier: Mapping[str, Fitted]) -> Grid:

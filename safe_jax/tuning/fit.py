@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from safe_jax.bank import batches
@@ -145,15 +144,14 @@ def start_steps(
     start: Start, recipe: Recipe, plan: batches.Plan, mesh: jax.sharding.Mesh
 ) -> tuple[train.TrainState, train.Stepper]:
     """The state before the first step, and the steps' constants; steps consume the state."""
-    method, params, context = start
-    params = jax.tree.map(jnp.copy, params)  # other candidates start from the same
-    trained, frozen = train.split_params(params, train.label_params(params, recipe.trainable))
-    optimizer = train.make_optimizer(recipe.trainable, recipe.b1, recipe.b2, recipe.eps)
-    state = train.TrainState(jnp.int32(0), trained, optimizer.init(params))
     schedule = train.Schedule.of(recipe, plan.steps, plan.steps_per_epoch)
-    constants = train.Frozen(frozen, context), schedule
-    frozen, schedule = devices.replicate(mesh, constants)
-    return devices.replicate(mesh, state), train.Stepper(method, frozen, schedule, optimizer)
+    optimizer = train.make_optimizer(recipe.trainable, recipe.b1, recipe.b2, recipe.eps)
+    labels = train.label_params(start.params, recipe.trainable)
+    params, context, schedule = devices.replicate(mesh, (start.params, start.context, schedule))
+    trained, frozen = train.split_params(params, labels)
+    state = train.first_state(trained, params, optimizer=optimizer)
+    stepper = train.Stepper(start.method, train.Frozen(frozen, context), schedule, optimizer)
+    return state, stepper
 
 
 def _kind(member: Member, mesh) -> tuple:

@@ -80,15 +80,13 @@ def stack(
     """
     states, steppers = zip(*members, strict=True)
     spare = devices.round_up(len(members), mesh) - len(members)
-    steps = max(len(stepper.schedule.rate_s) for stepper in steppers)
+    schedules = [stepper.schedule for stepper in steppers]
+    if len(lengths := {len(x.rate_s) for x in schedules}) > 1:
+        schedules = [x.as_long_as(max(lengths)) for x in schedules]
 
     def stacked(trees):
         return _stack(*trees, *trees[-1:] * spare, out=devices.sharded(mesh))
 
-    schedules = [
-        train.Schedule(jnp.pad(x.rate_s, (0, steps - len(x.rate_s))), x.weight_decay)
-        for x in (stepper.schedule for stepper in steppers)
-    ]
     first = steppers[0]
     population = Population(
         first.method,

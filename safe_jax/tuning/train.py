@@ -12,6 +12,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from safe_jax.methods.contract import Batch, Method, Params, Recipe
@@ -66,6 +67,14 @@ def split_params(params: Params, labels: Params) -> tuple[Params, Params]:
     return only("train"), only("freeze")
 
 
+@functools.partial(jax.jit, static_argnames="optimizer")
+def first_state(
+    trained: Params, params: Params, *, optimizer: optax.GradientTransformation
+) -> TrainState:
+    """The state before the first step: copies of the trained leaves, for steps consume them."""
+    return TrainState(jnp.int32(0), jax.tree.map(jnp.copy, trained), optimizer.init(params))
+
+
 def join_params(trained: Params, frozen: Params) -> Params:
     """The inverse of `split_params`."""
 
@@ -75,24 +84,40 @@ def join_params(trained: Params, frozen: Params) -> Params:
     return jax.tree.map(lambda t, f: f if is_masked(t) else t, trained, frozen, is_leaf=is_masked)
 
 
+_LONGEST_SHARED = 2048  # steps; up to so many, schedules have one shape, and steps one program
+
+
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Schedule:
-    """The learning rate of every step, and the weight decay: arrays, so that jobs may differ."""
+    """The learning rate of every step, and the weight decay: arrays, so that jobs may differ.
 
-    rate_s: jax.Array
-    weight_decay: jax.Array
+    Rates of steps that there are not are 0, and fill the array up.
+    """
+
+    rate_s: jax.Array | np.ndarray
+    weight_decay: jax.Array | np.float32
 
     @classmethod
     def of(cls, recipe: Recipe, total_steps: int, steps_per_epoch: int) -> "Schedule":
-        """Climbs linearly for `warmup_epochs`, then follows a cosine to zero at `total_steps`."""
+        """Climbs linearly for `warmup_epochs`, then follows a cosine to zero at `total_steps`.
+
+        It is `optax.warmup_cosine_decay_schedule` at every step at once, from `peak / (w + 1)` of w
+        warm-up steps on, by NumPy: step by step in JAX it would be a dozen small programs.
+        """
         warmup_steps = min(round(recipe.warmup_epochs * steps_per_epoch), total_steps - 1)
-        peak = recipe.learning_rate
-        rate = optax.warmup_cosine_decay_schedule(
-            peak / (warmup_steps + 1), peak, warmup_steps, total_steps
-        )
-        rate_s = jnp.asarray(rate(jnp.arange(total_steps)))
-        return cls(rate_s, jnp.float32(recipe.weight_decay))
+        step_s = np.arange(total_steps)
+        climb_s = (step_s + 1) / (warmup_steps + 1)
+        after_s = (step_s - warmup_steps) / (total_steps - warmup_steps)
+        fall_s = (1 + np.cos(np.pi * after_s)) / 2
+        rate_s = recipe.learning_rate * np.where(step_s < warmup_steps, climb_s, fall_s)
+        length = -(-total_steps // _LONGEST_SHARED) * _LONGEST_SHARED
+        rate_s = np.pad(rate_s.astype(np.float32), (0, length - total_steps))
+        return cls(rate_s, np.float32(recipe.weight_decay))
+
+    def as_long_as(self, length: int) -> "Schedule":
+        """The same with as many rates; those that are added are 0."""
+        return Schedule(jnp.pad(self.rate_s, (0, length - len(self.rate_s))), self.weight_decay)
 
 
 @functools.cache  # one object for each recipe: a step compiled for it serves every subset
