@@ -4,16 +4,16 @@ Axes: b images of a batch, n images of a view, k classes.
 """
 
 import dataclasses
-import functools
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+import scipy.special
 
 from safe_jax.bank.view import View
 from safe_jax.classifier.choose import not_finite
-from safe_jax.classifier.evaluate import Measured, Reader, evaluate, logits_at
+from safe_jax.classifier.evaluate import Measured, Reader, evaluate, logits_step
 from safe_jax.methods.contract import Batch, Method, Params
 from safe_jax.runtime import devices
 
@@ -48,8 +48,9 @@ class Classifier:
 
     def logits(self, batch: Batch) -> jax.Array:
         """`(b, k)`."""
-        point = tuple(map(float, self.point.values()))
-        return _logits(self.params, self.context, batch, point, method=self.method)
+        point = [float(value) for value in self.point.values()]
+        arrays = {name: batch[name] for name in self.method.takes}
+        return logits_step(self.params, self.context, arrays, point, method=self.method)
 
     def logits_of(self, view: View, reader: Reader) -> np.ndarray:
         """The logits of a view's images, `(n, k)`."""
@@ -61,7 +62,7 @@ class Classifier:
 
     def probabilities(self, view: View, reader: Reader) -> np.ndarray:
         """The softmax of the logits of a view's images, `(n, k)`."""
-        return np.asarray(jax.nn.softmax(self.logits_of(view, reader)))
+        return scipy.special.softmax(self.logits_of(view, reader), axis=1)
 
     def measure(self, grid: Mapping[str, Any], view: View, reader: Reader) -> Measured:
         """Accuracy in per cent and mean loss at every point of a grid of the method's axes.
@@ -78,8 +79,3 @@ class Classifier:
         """Accuracy in per cent on a view's images, at the chosen point; raises as `measure`."""
         point = {axis: np.array([value]) for axis, value in self.point.items()}
         return self.measure(point, view, reader).accuracy.item()
-
-
-@functools.partial(jax.jit, static_argnames="method")
-def _logits(params, context, batch, point, *, method):
-    return logits_at(method, params, context, batch, point)

@@ -43,35 +43,58 @@ class Measured(NamedTuple):
 
 @functools.partial(jax.jit, static_argnames="method")
 def eval_step(
-    params: Params, context: Any, batch: Batch, axes: Sequence[jax.Array],
+    params: Params, context: Any, batch: Batch, axes: Sequence[jax.typing.ArrayLike],
     among_k: jax.Array | None, *, method: Method,
-) -> tuple[jax.Array, jax.Array, jax.Array]:  # fmt: skip
-    """Right answers and summed loss at every point of a grid, `(g...)`, and how many rows count.
+) -> tuple[jax.Array, jax.Array]:  # fmt: skip
+    """Right answers and summed loss at every point of a grid, `(g...)`.
 
     Args:
         axes: the values on each axis of the grid.
         among_k: bool, the classes allowed as answers; None allows all.
     """
-    # Each device sums its rows, point after point, and only the sums of all points go from device
-    # to device: to wait for all devices at every point would take longer than everything else.
-    parts = math.gcd(len(batch["label_b"]), jax.device_count())
-
-    def partial_sum(x_b):
-        return x_b.reshape(parts, -1).sum(1)
 
     def measure(logits, axes):
         if axes:  # one point after the other: logits of g x b x k can take gigabytes
             return jax.lax.map(lambda value: measure(logits(value), axes[1:]), axes[0])
-        if among_k is not None:
-            logits = jnp.where(among_k, logits, -jnp.inf)
-        right_b = _is_right(logits, batch["label_b"])
-        loss_b = optax.softmax_cross_entropy_with_integer_labels(logits, batch["label_b"])
-        # The label of a row that only fills the batch up may not be allowed: its loss is infinite.
-        loss_b = jnp.where(batch["mask_b"] > 0, loss_b, 0)
-        return partial_sum(right_b * batch["mask_b"]), partial_sum(loss_b)
+        return _sums_of_parts(logits, batch, among_k)
 
     right, loss = measure(method.logits(params, context, batch), axes)
-    return right.sum(-1), loss.sum(-1), batch["mask_b"].sum()
+    return right.sum(-1), loss.sum(-1)
+
+
+@functools.partial(jax.jit, static_argnames="method")
+def logits_step(
+    params: Params, context: Any, batch: Batch, point: Sequence[float], *, method: Method
+) -> jax.Array:
+    """Logits `(b, k)` at a point of the method's grid, of the arrays that the method takes."""
+    logits = method.logits(params, context, batch)
+    for value in point:
+        logits = logits(value)
+    return logits
+
+
+@jax.jit
+def _tally(logits_bk, batch, among_k):
+    """`eval_step` of logits that are there: one program for all methods and points."""
+    right, loss = _sums_of_parts(logits_bk, batch, among_k)
+    return right.sum(), loss.sum()
+
+
+def _sums_of_parts(logits_bk, batch, among_k):
+    """Right answers and summed loss of the rows on each device.
+
+    Only the sums of all points of a grid go from device to device: to wait for all devices at every
+    point would take longer than everything else.
+    """
+    label_b, mask_b = batch["label_b"], batch["mask_b"]
+    parts = math.gcd(len(label_b), jax.device_count())
+    if among_k is not None:
+        logits_bk = jnp.where(among_k, logits_bk, -jnp.inf)
+    right_b = _is_right(logits_bk, label_b)
+    loss_b = optax.softmax_cross_entropy_with_integer_labels(logits_bk, label_b)
+    # The label of a row that only fills the batch up may not be allowed: its loss is infinite.
+    loss_b = jnp.where(mask_b > 0, loss_b, 0)
+    return (right_b * mask_b).reshape(parts, -1).sum(1), loss_b.reshape(parts, -1).sum(1)
 
 
 def _is_right(logits_bk, label_b):
@@ -93,23 +116,22 @@ def evaluate(
         grid: the values on each axis by its name, in the order in which the method's logits take
             them.
     """
-    axes = [jnp.asarray(values, jnp.float32) for values in grid.values()]
-    sums = [
-        eval_step(params, context, batch, axes, view.among_k, method=method)
-        for batch in reader.batches(view)
-    ]
-    right, loss, count = (
-        np.sum([devices.fetch(part).astype(np.float64) for part in parts], axis=0)
-        for parts in zip(*sums, strict=True)
+    axes = [np.asarray(values, np.float32) for values in grid.values()]
+    shape = tuple(map(len, axes))
+
+    def sums(batch):
+        if math.prod(shape) > 1:
+            return eval_step(params, context, batch, axes, view.among_k, method=method)
+        arrays = {name: batch[name] for name in method.takes}
+        point = [float(values[0]) for values in axes]
+        logits_bk = logits_step(params, context, arrays, point, method=method)
+        labels = {name: batch[name] for name in ("label_b", "mask_b")}
+        return _tally(logits_bk, labels, view.among_k)
+
+    # All are under way before the first is waited for.
+    of_batches = [sums(batch) for batch in reader.batches(view)]
+    right, loss = (
+        np.sum([devices.fetch(part).astype(np.float64) for part in parts], axis=0).reshape(shape)
+        for parts in zip(*of_batches, strict=True)
     )
-    return Measured(100 * right / count, loss / count)
-
-
-def logits_at(
-    method: Method, params: Params, context: Any, batch: Batch, point: Sequence[Any]
-) -> jax.Array:
-    """Logits `(b, k)` at a point of the method's grid."""
-    logits = method.logits(params, context, batch)
-    for value in point:
-        logits = logits(value)
-    return logits
+    return Measured(100 * right / len(view), loss / len(view))

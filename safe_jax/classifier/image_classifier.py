@@ -164,7 +164,7 @@ class ImageClassifier:
             arrays = {"dense_bhwc": dense_bhwc, "original_bd": original_bd}
             functions = self._pools.functions(takes)
             arrays |= {name: function(dense_bhwc) for name, function in functions.items()}
-            return self.classifier.logits({name: arrays[name] for name in takes})
+            return self.classifier.logits(arrays)
 
     def logits(self, pixels_bhwc: jax.Array | np.ndarray) -> jax.Array:
         """uint8 pixels `(b, size, size, 3)` to logits `(b, k)`, a pure function that JAX traces."""

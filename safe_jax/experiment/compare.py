@@ -11,8 +11,10 @@ from typing import Any
 
 import numpy as np
 
+from safe_jax.bank.view import View
 from safe_jax.classifier.choose import choose
 from safe_jax.classifier.classifier import Classifier
+from safe_jax.classifier.evaluate import Reader
 from safe_jax.data.base_to_new import NEW
 from safe_jax.experiment import examples, knobs
 from safe_jax.experiment.results import Candidate, Elsewhere, Row
@@ -131,7 +133,7 @@ def row(trial: Trial, name: str) -> tuple[Row, dict[str, Elsewhere]]:
     view = functools.partial(trial.view, method)
     elsewhere = _elsewhere(trial, name)
     fields: dict[str, Any] = {
-        "accuracy": classifier.evaluate(view("eval"), reader),
+        **_accuracy(outcome, view("eval"), reader),
         "selection": config.selection if outcome.grid or outcome.candidates else "none",
         **_chosen_point(classifier),
         **_how_chosen(outcome),
@@ -141,10 +143,6 @@ def row(trial: Trial, name: str) -> tuple[Row, dict[str, Elsewhere]]:
         fields |= {"new_accuracy": new.accuracy, "harmonic_mean": mean}
     if shared.heads and not method.open_classes:
         fields["closed_set"] = CLOSED_SET
-    if len(outcome.grid) == 1:  # for the plots of a report: nothing is chosen on "eval"
-        fields["curve"] = _curve(outcome, view("eval"), reader)
-    elif outcome.val_accuracy is not None:  # a curve would have thousands of points
-        fields["val_accuracy"] = float(outcome.val_accuracy[outcome.at])
     if method.blends:
         fields |= examples.of_blend(trial, outcome)
     if method_knobs := knobs.method_knobs(config, name):
@@ -206,10 +204,22 @@ def _how_chosen(outcome: Outcome) -> dict[str, Any]:
     return fields
 
 
-def _curve(outcome: Outcome, view, reader) -> dict[str, list[float]]:
-    """Accuracy along the only axis of the grid, on validation images and on `view`."""
+def _accuracy(outcome: Outcome, view: View, reader: Reader) -> dict[str, Any]:
+    """Accuracy on `view` at the chosen point, and around it.
+
+    Along the only axis of a grid it is a curve, on validation images and on `view`, for the plots
+    of a report: nothing is chosen by it. Of a grid with more axes, which would have thousands of
+    points, it is the validation accuracy that chose the point.
+    """
+    classifier = outcome.classifier
+    if len(outcome.grid) != 1:
+        fields: dict[str, Any] = {"accuracy": classifier.evaluate(view, reader)}
+        if outcome.val_accuracy is not None:
+            fields["val_accuracy"] = float(outcome.val_accuracy[outcome.at])
+        return fields
     curve = {axis: values.tolist() for axis, values in outcome.grid.items()}
     if outcome.val_accuracy is not None:
         curve["val"] = np.ravel(outcome.val_accuracy).tolist()
-    accuracy = outcome.classifier.measure(outcome.grid, view, reader).accuracy
-    return curve | {"eval": np.ravel(accuracy).tolist()}
+    accuracy = classifier.measure(outcome.grid, view, reader).accuracy
+    curve["eval"] = accuracy.tolist()
+    return {"accuracy": float(accuracy[outcome.at]), "curve": curve}

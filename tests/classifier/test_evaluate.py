@@ -24,8 +24,8 @@ def test_of_equal_logits_the_first_counts_as_argmax_has_it():
     }
     params = {"classifier": jnp.eye(3), "bias": jnp.zeros(3)}
     axes = [jnp.array([1.0, 2.0])]
-    right, _, count = eval_step(params, jnp.float32(1), batch, axes, None, method=Scaled())
-    assert (right.tolist(), int(count)) == ([2, 2], 5)
+    right, _ = eval_step(params, jnp.float32(1), batch, axes, None, method=Scaled())
+    assert right.tolist() == [2, 2]
 
 
 def test_answers_are_sought_among_the_allowed_classes_whatever_fills_a_batch_up():
@@ -46,6 +46,24 @@ def test_answers_are_sought_among_the_allowed_classes_whatever_fills_a_batch_up(
         return (2 * right + wrong) / 3
 
     np.testing.assert_allclose(loss, [mean_loss(1), mean_loss(2)], rtol=1e-6)
+
+
+def test_a_single_point_is_measured_as_it_is_in_a_grid(data):
+    params = {"classifier": jnp.asarray(data.text), "bias": jnp.zeros(len(data.text))}
+    reader = Reader(devices.make_mesh(jax.devices()[:2]), batch_size=16)
+    view = view_of(data)
+    among_k = np.arange(len(data.text)) > 0
+    for seen in (view, dataclasses.replace(view, among_k=among_k)):
+
+        def measured(*scales, seen=seen):
+            grid = {"scale": np.array(scales)}
+            return evaluate(Scaled(), params, jnp.float32(1), grid, seen, reader)
+
+        several = measured(0.5, 1.0, 4.0)
+        for n, scale in enumerate((0.5, 1.0, 4.0)):
+            single = measured(scale)
+            assert single.accuracy.tolist() == [several.accuracy[n]]
+            np.testing.assert_allclose(single.loss, [several.loss[n]], rtol=1e-6)
 
 
 def test_batches_and_devices_do_not_matter(data):
