@@ -5,6 +5,7 @@ The devices may belong to several hosts; each host puts data on its own devices 
 
 import collections
 import concurrent.futures
+import functools
 import os
 from collections.abc import Iterator, Sequence
 from typing import Any, TypeVar
@@ -72,10 +73,13 @@ def replicate(mesh: Mesh, tree: Any) -> Any:
     return jax.tree.map(put, tree)
 
 
+@functools.lru_cache(64)
 def own_rows(mesh: Mesh, count: int) -> np.ndarray:
     """Indices of the rows of a batch of `count` that are on this host's devices, ascending."""
     cuts = sharded(mesh).addressable_devices_indices_map((count,)).values()
-    return np.sort(np.concatenate([np.arange(count)[cut] for cut in cuts]))
+    rows = np.sort(np.concatenate([np.arange(count)[cut] for cut in cuts]))
+    rows.setflags(write=False)  # all callers get the same array
+    return rows
 
 
 def shard_own(mesh: Mesh, tree: Any, count: int) -> Any:
@@ -83,6 +87,8 @@ def shard_own(mesh: Mesh, tree: Any, count: int) -> Any:
 
     `count` must be a multiple of the number of devices.
     """
+    if sharded(mesh).is_fully_addressable:
+        return jax.device_put(tree, sharded(mesh))  # all arrays in one call
     rows = own_rows(mesh, count)
 
     def put(x):
@@ -99,6 +105,8 @@ def shard_own(mesh: Mesh, tree: Any, count: int) -> Any:
 def shard(mesh: Mesh, tree: Any) -> Any:
     """Shards a batch of which each host passes all rows; see `shard_own`."""
     (count,) = {len(x) for x in jax.tree.leaves(tree)}
+    if sharded(mesh).is_fully_addressable:
+        return shard_own(mesh, tree, count)
     if len(rows := own_rows(mesh, count)) < count:
         tree = jax.tree.map(lambda x: x[rows], tree)
     return shard_own(mesh, tree, count)
@@ -109,6 +117,13 @@ def fetch(x: jax.typing.ArrayLike) -> np.ndarray:
     if isinstance(x, jax.Array) and not (x.is_fully_addressable or x.is_fully_replicated):
         return multihost_utils.process_allgather(x, tiled=True)
     return np.asarray(x)
+
+
+def fetch_all(arrays: Sequence[jax.Array]) -> list[np.ndarray]:
+    """As `fetch` of each, with all transfers under way at once."""
+    if all(x.is_fully_addressable or x.is_fully_replicated for x in arrays):
+        return jax.device_get(list(arrays))
+    return [fetch(x) for x in arrays]
 
 
 def prefetch(items: Iterator[T], depth: int = 2) -> Iterator[T]:

@@ -24,6 +24,10 @@ from safe_jax.tuning.train import TrainState
 log = logging.getLogger(__name__)
 
 
+_BLOCK = 64  # losses that are read together
+_AHEAD = 2  # steps that may wait for a device, beside the one that it takes
+
+
 class DivergedError(InputError):
     """A loss is not finite."""
 
@@ -59,18 +63,15 @@ def run_steps(
         if first:
             log.info("resuming at step %d of %d", first, total_steps)
 
-        unread = None
+        unread = _Losses(losses, first)
         stop_signal = hosts.StopSignal(signals)
         for step, batch in zip(range(first, total_steps), batches(first), strict=True):
             state, loss = steps.step(state, batch)
             progress.add(step, _images(batch))
-            if unread is not None:  # a step late, so that the device is never waited for
-                _read(losses, *unread)
-            unread = step, loss
+            unread.add(loss)
             stop = stop_signal()
-            if states.should_save(step + 1) or stop:
-                _read(losses, *unread)
-                unread = None
+            if states.is_due(step + 1) or stop:
+                unread.read()
                 states.save(step + 1, {"state": state, "losses": losses})
             if stop:
                 number = signals[0] if signals else signal.SIGTERM
@@ -79,8 +80,7 @@ def run_steps(
                     signal.Signals(number).name, step + 1,
                 )  # fmt: skip
                 raise SystemExit(128 + number)
-        if unread is not None:
-            _read(losses, *unread)
+        unread.read()
     if stop_signal.final():  # it came too late for the loop
         raise SystemExit(128 + signal.SIGTERM)
     return state, losses
@@ -107,20 +107,46 @@ def _images(batch: Batch) -> int:
     return batch["label_b"].size if "label_b" in batch else len(next(iter(batch.values())))
 
 
-def _read(losses: np.ndarray, step: int, loss: jax.Array) -> None:
-    losses[step] = devices.fetch(loss)
-    if not np.isfinite(losses[step]).any():  # of a population one is enough
-        first_loss = np.ravel(losses[step])[0]
-        # The first loss is of the parameters as they start, whatever the learning rate.
-        advice = (
-            "lower the learning rate"
-            if step
-            else (
-                "nothing was tuned yet, so the weights, or the features that they give of these "
-                "images, are damaged: convert the checkpoint anew"
-            )
+class _Losses:
+    """Losses that lie on the devices, until a block of them is read.
+
+    To read one waits for its step and for a transfer: read after every step, devices would stand
+    still meanwhile. `read_s` has those that were read.
+    """
+
+    def __init__(self, read_s: np.ndarray, first: int):
+        self._read_s, self._first = read_s, first
+        self._unread: list[jax.Array] = []
+
+    def add(self, loss: jax.Array) -> None:
+        """Takes the loss of the next step; raises `DivergedError` as `read`, for a whole block."""
+        self._unread.append(loss)
+        if len(self._unread) > _AHEAD:  # batches of steps that wait take memory
+            self._unread[-1 - _AHEAD].block_until_ready()
+        if len(self._unread) >= _BLOCK:
+            self.read()
+
+    def read(self) -> None:
+        """Raises `DivergedError` for the first step of which no loss is finite."""
+        for step, loss in enumerate(devices.fetch_all(self._unread), self._first):
+            self._read_s[step] = loss
+            if not np.isfinite(loss).any():  # of a population one is enough
+                raise _diverged(step, np.ravel(loss)[0])
+        self._first += len(self._unread)
+        self._unread.clear()
+
+
+def _diverged(step: int, loss: float) -> DivergedError:
+    # The first loss is of the parameters as they start, whatever the learning rate.
+    advice = (
+        "lower the learning rate"
+        if step
+        else (
+            "nothing was tuned yet, so the weights, or the features that they give of these "
+            "images, are damaged: convert the checkpoint anew"
         )
-        raise DivergedError(f"the loss is {first_loss} at step {step + 1}: {advice}")
+    )
+    return DivergedError(f"the loss is {loss} at step {step + 1}: {advice}")
 
 
 @contextlib.contextmanager

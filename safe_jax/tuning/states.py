@@ -39,11 +39,9 @@ class States:
             orbax_calls.attempt(self._opened.close)
 
     def _open(self):
-        saving: Any = ocp.training.save_decision_policies.FixedIntervalPolicy(self._every)
         keeping: Any = ocp.training.preservation_policies.LatestN(1)
         self._opened = ocp.training.Checkpointer(
             self._folder,
-            save_decision_policy=saving,
             preservation_policy=keeping,
             cleanup_tmp_directories=True,
         )
@@ -97,8 +95,9 @@ class States:
             raise ValueError("its arrays are not those that were written")
         return restored["content"], latest.step
 
-    def should_save(self, step: int) -> bool:
-        return self._opened.should_save(step)
+    def is_due(self, step: int) -> bool:
+        """Whether a state is to be saved after so many steps: arithmetic, for each step asks."""
+        return step % self._every == 0
 
     def save(self, step: int, content: Any) -> None:
         """Raises `InputError` where it cannot be written."""
