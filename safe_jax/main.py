@@ -19,7 +19,7 @@ from safe_jax import report
 from safe_jax.data import datasets
 from safe_jax.experiment import knobs
 from safe_jax.experiment import run as experiment
-from safe_jax.runtime import command_line, errors, hosts, paths, signals
+from safe_jax.runtime import command_line, compiled, errors, hosts, paths, signals
 from safe_jax.runtime.errors import InputError
 
 USAGE = "--config FILE [--workdir DIR] [--config.knob=value ...]"
@@ -80,6 +80,8 @@ def _run(config: ConfigDict) -> None:
     checked = knobs.read(config)
     name = f"{datasets.name(checked)}-{paths.parse(checked.weights).name}".replace(",", "-")
     workdir = paths.parse(WORKDIR.value or f"runs/{name}")
+    if checked.compilation_cache:
+        compiled.keep_in(paths.cache(checked.cache_dir) / "compiled")
     rows = experiment.run(config, workdir)
     if hosts.is_first():
         report.write([workdir], workdir / "report.html")

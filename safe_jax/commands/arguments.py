@@ -27,6 +27,10 @@ def add_cache(parser: argparse.ArgumentParser) -> None:
         "--cache-dir", metavar="DIR", default="~/.cache/safe_jax",
         help="downloads, banks, compiled programs (default: %(default)s)",
     )  # fmt: skip
+    parser.add_argument(
+        "--no-compilation-cache", dest="compilation_cache", action="store_false",
+        help="compile every program anew, and keep none for the next command",
+    )  # fmt: skip
 
 
 def add_workers(parser: argparse.ArgumentParser) -> None:
@@ -72,12 +76,14 @@ def _as_typed(field: re.Match[str]) -> str:
     return typed.removesuffix("s") if typed == "--templates" else typed  # one for each --template
 
 
-def begin(cache_dir: str) -> None:
-    """Logs to standard error, and keeps compiled programs in the cache."""
+def begin(args: argparse.Namespace) -> None:
+    """Logs to standard error, and keeps compiled programs in the cache if they shall be kept."""
     command_line.log_to_stderr("", logging.INFO)
-    from safe_jax.runtime import compiled
+    cache_dir = paths.cache(args.cache_dir, "--cache-dir")
+    if args.compilation_cache:
+        from safe_jax.runtime import compiled  # loads JAX
 
-    compiled.keep_in(paths.cache(cache_dir, "--cache-dir") / "compiled")
+        compiled.keep_in(cache_dir / "compiled")
 
 
 def on_disk(given: str) -> pathlib.Path:

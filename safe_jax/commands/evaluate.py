@@ -26,7 +26,7 @@ def main(argv: list[str]) -> int:
     arguments.add_cache(parser)
     args = parser.parse_args(argv)
     output = arguments.output_file(args.output, (".html", ".json")) if args.output else None
-    arguments.begin(args.cache_dir)
+    arguments.begin(args)
     from safe_jax.classifier import artifact, evaluation
     from safe_jax.data import photos
     from safe_jax.estimator import evaluate

@@ -23,7 +23,7 @@ def main(argv: list[str]) -> int:
     arguments.add_cache(parser)
     args = parser.parse_args(argv)
     file = arguments.output_file(args.file, _SUFFIXES)
-    arguments.begin(args.cache_dir)
+    arguments.begin(args)
     from safe_jax.classifier import artifact, export
 
     classifier = artifact.load(arguments.on_disk(args.classifier))

@@ -15,7 +15,7 @@ def main(argv: list[str]) -> int:
     args = _parse(argv)
     output = arguments.on_disk(args.output)
     _check_new(output)
-    arguments.begin(args.cache_dir)
+    arguments.begin(args)
     from safe_jax.classifier import artifact
     from safe_jax.data import photos
     from safe_jax.estimator import fit

@@ -25,7 +25,7 @@ def main(argv: list[str]) -> int:
     args = _parse(argv)
     output = arguments.output_file(args.output, (".csv", ".jsonl")) if args.output else None
     inputs = [file for given in args.images for file in _files(given)]
-    arguments.begin(args.cache_dir)
+    arguments.begin(args)
     import tqdm
 
     from safe_jax.classifier import artifact, predict

@@ -104,6 +104,10 @@ class Config(DataSettings, BankSettings, SafeSettings, Recipe):
     save_classifiers: bool = knob(
         False, "keep what is tuned: a folder for `safe-jax predict` in WORKDIR/classifiers"
     )
+    compilation_cache: bool = knob(
+        True,
+        "keep compiled programs in cache_dir for the next run (JAX_COMPILATION_CACHE_DIR wins)",
+    )
     population: Annotated[int, AfterValidator(Bounds(ge=1, le=1024))] = knob(
         1,
         "tunings in one compiled program, all in the memory of the devices; for accelerators: "
@@ -151,7 +155,7 @@ class Config(DataSettings, BankSettings, SafeSettings, Recipe):
 _NOT_HASHED = {
     "data_root", "prompts_file", "weights", "image_size", "cache_dir", "workers",
     "trunk_batch_size", "eval_batch_size", "checkpoint_every", "population",
-    "save_classifiers", "shots", "seeds", "methods", "unreadable",
+    "save_classifiers", "compilation_cache", "shots", "seeds", "methods", "unreadable",
 }  # fmt: skip
 
 

@@ -112,6 +112,7 @@ DEFAULTS = {
     "checkpoint_every": 500,
     "population": 1,
     "save_classifiers": False,
+    "compilation_cache": True,
 }
 
 
@@ -433,6 +434,7 @@ HASHES = {
             seeds=(7,), workers=3, data_root="elsewhere", weights="small", cache_dir="x",
             population=4, trunk_batch_size=1, eval_batch_size=2, checkpoint_every=3,
             save_classifiers=True,
+            compilation_cache=False,
         ),
     ),
     "digits": ("2e4643a27e96", digits.get_config()),
