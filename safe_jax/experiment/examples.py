@@ -4,6 +4,7 @@ Axes: b images of a batch, n images, h rows and w columns of cells, c channels, 
 """
 
 import dataclasses
+import functools
 import hashlib
 import io
 import random
@@ -130,7 +131,7 @@ def on_object(
     side = next(iter(maps_nhw.values())).shape[-1]
     covered_nhw = np.stack(
         [
-            _covered(data.image_dir / r.path, data.boxes[r.path], preprocessing, side)
+            _covered(data.image_dir / r.path, tuple(data.boxes[r.path]), preprocessing, side)
             for r in records
         ]
     )
@@ -139,6 +140,7 @@ def on_object(
     return {name: round(100 * float(share), 3) for name, share in shares.items()}
 
 
+@functools.lru_cache(1 << 14)  # all trials look at the same images
 def _covered(path, box, preprocessing, side) -> np.ndarray:
     """The part of each of an image's cells that a box covers, `(h, w)`."""
     with path.open("rb") as file, PIL.Image.open(file) as image:

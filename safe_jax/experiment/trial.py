@@ -31,7 +31,8 @@ from safe_jax.runtime.paths import Path
 class Shared:
     """What all trials of an experiment share.
 
-    `banks` has all images by use: `train`, `val`, `eval`, or the name of a transfer.
+    `banks` has all images by use: `train`, `val`, `eval`, or the name of a transfer. `evaluated`
+    has the images that the last trial was evaluated on, with arrays that no tuning changes.
     """
 
     config: Config
@@ -44,6 +45,7 @@ class Shared:
     head: TextHead
     mesh: jax.sharding.Mesh
     banks: Mapping[str, View]
+    evaluated: dict[tuple, tuple[np.ndarray, View]] = dataclasses.field(default_factory=dict)
 
     @functools.cached_property
     def metadata(self) -> weights.Metadata:
@@ -200,6 +202,15 @@ class Trial:
         functions = Pools.of(self.shared.model, tuned).functions(method.takes)
         if not functions:
             return dense.only(method.takes)
-        key = owner + " ".join(functions)
-        reader = self.shared.reader
-        return dense.compute(key, functions, reader.batch_size, reader.mesh).only(method.takes)
+        key, reader = owner + " ".join(functions), self.shared.reader
+
+        def compute():
+            return dense.compute(key, functions, reader.batch_size, reader.mesh)
+
+        if owner or use in ("train", "val"):
+            return compute().only(method.takes)
+        # Most often all trials are evaluated on the same images, and no tuning changes the pool.
+        before = self.shared.evaluated.get((key, use))
+        if before is None or not np.array_equal(before[0], dense.image_n):
+            before = self.shared.evaluated[key, use] = dense.image_n, compute()
+        return before[1].only(method.takes)
