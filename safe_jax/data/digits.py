@@ -9,12 +9,14 @@ easily, and small letters or shapes: the attention pool has to learn where to lo
 """
 
 import argparse
+import concurrent.futures
+import contextlib
 import json
 import logging
 import pathlib
 import random
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -61,18 +63,30 @@ class _Drawn(NamedTuple):
 def _draw(folder: pathlib.Path) -> None:
     rows = {"train": [], "val": [], "test": []}
     boxes = {}
-    for part, number, label, pixels, box in _scenes():
-        path = f"{part}/{number:04}_{label}.png"
-        _save(pixels, folder / "images" / path)
-        rows[part].append([path, label, scenes.DIGITS[label]])
-        boxes[path] = [box.left, box.top, box.left + box.side, box.top + box.side]
+    with _saving() as save:
+        for part, number, label, pixels, box in _scenes():
+            path = f"{part}/{number:04}_{label}.png"
+            save(pixels, folder / "images" / path)
+            rows[part].append([path, label, scenes.DIGITS[label]])
+            boxes[path] = [box.left, box.top, box.left + box.side, box.top + box.side]
     (folder / "split.json").write_text(json.dumps(rows | {"boxes": boxes}))
 
 
 def _draw_folders(folder: pathlib.Path) -> None:
     """The same pictures as a user has photos: in a folder for each class of each split."""
-    for part, number, label, pixels, _ in _scenes():
-        _save(pixels, folder / part / scenes.DIGITS[label] / f"{number:04}.png")
+    with _saving() as save:
+        for part, number, label, pixels, _ in _scenes():
+            save(pixels, folder / part / scenes.DIGITS[label] / f"{number:04}.png")
+
+
+@contextlib.contextmanager
+def _saving() -> Iterator[Callable[[np.ndarray, pathlib.Path], None]]:
+    """A function as `_save`, which threads do while the next scenes are drawn."""
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        saved = []
+        yield lambda pixels, file: saved.append(pool.submit(_save, pixels, file))
+        for one in saved:
+            one.result()
 
 
 def _save(pixels: np.ndarray, file: pathlib.Path) -> None:

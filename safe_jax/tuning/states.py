@@ -24,9 +24,7 @@ class States:
 
     def __init__(self, folder: Any, every: int):
         self._folder, self._every = folder, every
-        self._opened: Any = None
-        if damage := self._damage(self._open):
-            self._begin_anew(damage)
+        self._opened: Any = None  # by Orbax, which takes a while: most tunings end before a save
 
     def __enter__(self) -> Self:
         return self
@@ -35,6 +33,8 @@ class States:
         self._close()
 
     def _close(self):
+        if not self._opened:
+            return
         with contextlib.suppress(orbax_calls.FailedError):  # raised when it was saved, once more
             orbax_calls.attempt(self._opened.close)
 
@@ -51,7 +51,12 @@ class States:
 
         One that is damaged is told of and removed: the tuning begins anew.
         """
+        if not hosts.on_first(self._folder.exists):
+            return content, 0
         found: list[tuple[Any, int]] = []
+        if damage := self._damage(self._open):
+            self._begin_anew(damage)
+            return content, 0
         if damage := self._damage(lambda: found.append(self._read(content))):
             self._begin_anew(damage)
             return content, 0
@@ -76,12 +81,10 @@ class States:
         log.warning(
             "the state in %s is damaged, and this tuning begins anew (%s)", self._folder, damage
         )
-        if self._opened:
-            self._close()
+        self._close()
+        self._opened = None
         hosts.on_first(lambda: paths.remove_folder(self._folder))
         hosts.wait("the damaged state is gone")
-        if still := self._damage(self._open):
-            raise InputError(f"{self._folder} is damaged ({still}): remove it")
 
     def _read(self, content):
         latest = self._opened.latest
@@ -104,6 +107,8 @@ class States:
         whole: Any = {"content": content, "checksum": _checksum(content)}
         try:
             with orbax_calls.unfinished_removed(self._folder):
+                if not self._opened:
+                    orbax_calls.attempt(self._open)
                 orbax_calls.attempt(lambda: self._opened.save(step, whole, force=True))
         except orbax_calls.FailedError as error:
             raise InputError(
