@@ -3,6 +3,7 @@
 import json
 import shutil
 
+import jax
 import pytest
 
 from configs import benchmark, digits
@@ -11,7 +12,7 @@ from safe_jax.data.layouts import LAYOUTS
 from safe_jax.experiment import run as experiment
 from safe_jax.methods.catalogue import METHODS
 from safe_jax.runtime.errors import InputError
-from tests import tiny
+from tests import in_process, tiny
 
 NAMES = ("eurosat", "dtd")
 
@@ -99,6 +100,33 @@ def test_a_method_joins_the_rows_of_others_and_its_knobs_are_its_own(tiny_config
     tiny_config.tip_adapter.a_steps = 20
     assert experiment.run(tiny_config, tmp_path) == second
     assert len((tmp_path / "results.jsonl").read_text().splitlines()) == 4
+
+
+def test_other_shots_and_seeds_compile_nothing(tiny_root, tmp_path):
+    """But ProLIP's step, whose batch is the whole subset."""
+    methods = [name for name in METHODS if name != "prolip"]
+    compiled = []
+
+    def run(shots, seed):
+        compiled.clear()
+        in_process.call_tiny(
+            tiny_root, tmp_path / f"{shots}", tmp_path / "cache", shots=f"{shots}", seeds=f"{seed}",
+            methods=",".join(methods),
+        )  # fmt: skip
+        return list(compiled)
+
+    def note(event, duration, **of_program):
+        if event == "/jax/core/compile/backend_compile_duration":
+            compiled.append(of_program.get("fun_name"))
+
+    jax.monitoring.register_event_duration_secs_listener(note)
+    try:
+        jax.jit(lambda x: x + 1)(1.0)
+        assert compiled  # it is noticed
+        run(2, 1)
+        assert run(5, 2) == []
+    finally:
+        jax.monitoring.unregister_event_duration_listener(note)
 
 
 def test_boxes_outside_their_images_are_refused(tiny_config, tiny_root, tmp_path):

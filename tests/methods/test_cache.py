@@ -86,6 +86,19 @@ def test_the_grid_is_the_authors_and_has_numpys_winner(model, scale, data):
     assert best_index(accuracy, loss) == best_index(numpy_accuracy, losses)
 
 
+def test_few_classes_have_a_slot_for_every_shot_that_there_may_be():
+    """So that what is compiled for 16 shots serves 1; a thousand classes have no slot to spare."""
+
+    def slots(classes, shots):
+        filled_ks = Slots.of(np.repeat(np.arange(classes), shots), classes).filled_ks
+        assert (filled_ks.sum(1) == shots).all()
+        return filled_ks.shape[1]
+
+    assert [slots(10, shots) for shots in (1, 16, 20)] == [16, 16, 20]
+    assert [slots(1000, shots) for shots in (1, 2, 16)] == [4, 4, 16]
+    assert slots(5000, 1) == 1
+
+
 def test_tip_adapter_f_is_numpys_adamw_on_the_keys(model, scale, data):
     (recipe,) = knobs.recipes(knobs.read(default.get_config()), "tip_adapter_f")
     start = TipAdapterF.start(setting(model, data), SETTINGS)

@@ -5,6 +5,7 @@ import types
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from flax import nnx
 
@@ -12,6 +13,7 @@ from safe_jax.methods.contract import Recipe, Start
 from safe_jax.runtime import devices
 from safe_jax.runtime.errors import InputError
 from safe_jax.tuning import fit, train
+from safe_jax.tuning.train import Schedule
 from tests.safe_run import Run, flat
 
 TRAINABLE = "attnpool/c_proj/.*|.*positional_embedding"
@@ -98,6 +100,19 @@ def test_rate_climbs_then_falls_to_zero():
     rates = -np.diff(at)
     cosine = [0.25 * (1 + np.cos(np.pi * step / 8)) for step in range(8)]
     np.testing.assert_allclose(rates, [0.1, 0.2, 0.3, 0.4, *cosine], rtol=1e-3, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("warmup_epochs", "steps"), [(0.0, 7), (1.0, 12), (2.5, 12), (99.0, 5), (1.0, 3000)]
+)
+def test_the_schedule_is_optaxs(warmup_epochs, steps):
+    recipe = Recipe(learning_rate=0.3, warmup_epochs=warmup_epochs)
+    warmup = min(round(warmup_epochs * 4), steps - 1)
+    expected = optax.warmup_cosine_decay_schedule(0.3 / (warmup + 1), 0.3, warmup, steps)
+    rate_s = Schedule.of(recipe, steps, 4).rate_s
+    np.testing.assert_allclose(rate_s[:steps], expected(np.arange(steps)), rtol=1e-4, atol=1e-8)
+    assert not rate_s[steps:].any()
+    assert len(rate_s) % 2048 == 0
 
 
 def test_weight_decay_is_decoupled(make_run):
