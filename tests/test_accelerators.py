@@ -6,13 +6,25 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 
 from safe_jax.bank import batches, extraction
+from safe_jax.checkpoints import trees
 from safe_jax.classifier import evaluate
+from safe_jax.clip.model import CLIP
 from safe_jax.experiment import run as experiment
 from safe_jax.methods.safe import Safe, SafeSettings
+from safe_jax.siglip.config import SigLIPConfig
+from safe_jax.siglip.model import SigLIP
 from safe_jax.tuning import fit, population, train
+from tests import tiny
 from tests.safe_run import LABELS, Run
+
+SIGLIP = SigLIPConfig(
+    image_size=32, patch_size=16, vision_width=32, vision_mlp_width=64, vision_layers=2,
+    vision_heads=2, text_width=32, text_mlp_width=64, text_layers=1, text_heads=2, vocab_size=99,
+    canonical="lower", pad_token=1, tokenizer_bytes=1,
+)  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -64,3 +76,25 @@ def test_a_step_is_made_for_an_accelerator(programs, name, platform):
 def test_a_run_is_computed_in_full_float32(tiny_config, tmp_path, monkeypatch):
     monkeypatch.setattr(experiment, "_run", lambda *_: [jax.config.jax_default_matmul_precision])
     assert experiment.run(tiny_config, tmp_path) == ["highest"]
+
+
+def trunk_on_a_gpu(kind, config, dtype):
+    """The main function of a folded trunk, as it is lowered for CUDA; its last argument: images."""
+    model = trees.abstract_model(config, dtype, kind=kind).image_tower()
+    graphdef, params = nnx.split(nnx.eval_shape(lambda model: model.folded(), model))
+    images = jax.ShapeDtypeStruct((2, config.image_size, config.image_size, 3), jnp.float32)
+    trunk = jax.jit(lambda params, images: nnx.merge(graphdef, params).dense_features(images))
+    lowered = trunk.trace(params, images).lower(lowering_platforms=("cuda",))
+    return lowered.as_text().split("func.func private")[0]
+
+
+@pytest.mark.parametrize(("kind", "config"), [(CLIP, tiny.CONFIG), (SigLIP, SIGLIP)])
+def test_a_gpu_casts_no_weights_in_a_step(kind, config):
+    text = trunk_on_a_gpu(kind, config, jnp.bfloat16)
+    arguments = re.findall(r"(%arg\d+): ", text)
+    assert set(re.findall(r"stablehlo\.convert (%arg\d+)", text)) == {arguments[-1]}
+
+
+def test_a_gpu_leaves_a_cnn_in_16_bits_throughout():
+    text = trunk_on_a_gpu(CLIP, tiny.CONFIG, jnp.bfloat16)
+    assert re.findall(r"stablehlo\.convert .*-> tensor<\S*f32>", text) == []

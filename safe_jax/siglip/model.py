@@ -38,8 +38,10 @@ class ImageTower(nnx.Module):
         return self.config.image_size
 
     def folded(self) -> Self:
-        """The same model for inference alone; here there is nothing to fold."""
-        return self
+        """The same model for inference alone: its trunk's weights are in the trunk's type."""
+        model = nnx.clone(self)
+        model.visual = self.visual.folded()
+        return model
 
     def dense_features(self, images_bhwc: ArrayLike) -> jax.Array:
         """Preprocessed float32 images `(b, size, size, 3)` to dense maps `(b, h, w, c)`."""

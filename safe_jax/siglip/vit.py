@@ -30,6 +30,15 @@ class VisionTransformer(nnx.Module):
         )
         self.post_layernorm = nnx.LayerNorm(c, epsilon=EPSILON, dtype=dtype, rngs=rngs)
 
+    def folded(self) -> "VisionTransformer":
+        """The same function for inference alone: weights are in the type that it computes in.
+
+        Cast in a step, all of them are read in float32 and written for every batch.
+        """
+        graphdef, weights = nnx.split(self)
+        dtype = self.patch_embedding.dtype
+        return nnx.merge(graphdef, jax.tree.map(lambda x: x.astype(dtype), weights))
+
     def __call__(self, images_bhwc: jax.Array) -> jax.Array:
         patches_bhwc = self.patch_embedding(images_bhwc)
         b, h, w, c = patches_bhwc.shape

@@ -7,6 +7,8 @@ import pytest
 import torch
 from flax import nnx
 
+from safe_jax.checkpoints import trees
+from safe_jax.siglip.model import SigLIP
 from tests.clip.parity import call, relative
 from tools import torch_siglip
 
@@ -30,6 +32,18 @@ def test_scale_and_bias_are_those_of_the_checkpoint(ours):
     assert ours.logit_scale[...] == pytest.approx(4.7)
     assert ours.logit_bias[...] == pytest.approx(-12.9)
     assert ours.tokenize(["a photo of the red thing.", "unheard of"]).shape == (2, 64)
+
+
+def test_the_folded_trunk_is_the_trunk_bit_for_bit(ours):
+    graphdef = nnx.graphdef(trees.abstract_model(ours.config, jnp.bfloat16, kind=SigLIP))
+    cast = nnx.merge(graphdef, nnx.state(ours))
+    folded = cast.folded()
+    assert {x.dtype for x in jax.tree.leaves(nnx.state(folded.visual))} == {jnp.dtype("bfloat16")}
+    assert {x.dtype for x in jax.tree.leaves(nnx.state(cast.visual))} == {jnp.dtype("float32")}
+    size = ours.image_size
+    images_bhwc = np.random.default_rng(0).normal(size=(2, size, size, 3)).astype(np.float32)
+    found, expected = (call(model, "dense_features", images_bhwc) for model in (folded, cast))
+    np.testing.assert_array_equal(found, expected)
 
 
 def test_the_folded_head_is_the_textbooks(siglip, ours):
