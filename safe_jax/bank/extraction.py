@@ -38,16 +38,14 @@ class CropSettings(schema.Model):
 
 
 def fold(model: ImageTower, mesh: jax.sharding.Mesh) -> tuple[nnx.GraphDef, Any]:
-    """`graphdef` and `params` for `extract_step`; of equal models equal, with texts or without."""
+    """`graphdef` and `params` for `extract_step`; of equal models equal, with texts or without.
+
+    NumPy folds: a program that is run once takes far longer to compile.
+    """
     graphdef, params = nnx.split(model.image_tower())
-    params = devices.replicate(mesh, params)
-    folded = nnx.eval_shape(lambda params: nnx.merge(graphdef, params).folded(), params)
-    return nnx.graphdef(folded), _fold(graphdef, params)
-
-
-@partial(jax.jit, static_argnames="graphdef")
-def _fold(graphdef, params):  # one program for all layers: apart, each product would be compiled
-    return nnx.state(nnx.merge(graphdef, params).folded())
+    folded = nnx.merge(graphdef, jax.tree.map(np.asarray, params)).folded()
+    graphdef, params = nnx.split(folded)
+    return graphdef, devices.replicate(mesh, params)
 
 
 @partial(jax.jit, static_argnames=("graphdef", "dtype"))

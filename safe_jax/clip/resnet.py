@@ -45,7 +45,7 @@ class FoldedConv(nnx.Module):
 
     def __init__(self, conv: nnx.Conv, norm: nnx.BatchNorm):
         scale: Any = norm.scale  # Flax declares it optional; the norms here have one
-        scale_c = scale[...] / jnp.sqrt(norm.var[...] + norm.epsilon)
+        scale_c = scale[...] / (norm.var[...] + norm.epsilon) ** 0.5
         kernel_hwcd: Any = (conv.kernel[...] * scale_c).astype(conv.dtype)
         self.strides: Any = conv.strides
         self.padding: Any = conv.padding
