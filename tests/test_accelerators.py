@@ -33,7 +33,7 @@ def programs(model, text_kd, maps_view):
     run = Run(model, text_kd, maps_view)
     method, mesh = run.start.method, run.mesh
     batch = next(run.batches())
-    axes = [jnp.asarray(values) for values in Safe.grid(SafeSettings(), {}).values()]
+    axes = evaluate.Axes(list(Safe.grid(SafeSettings(), {}).values()), evaluate.POINTS_AT_ONCE)
     graphdef, params = extraction.fold(model, mesh)
     pixels = np.zeros((2, model.image_size, model.image_size, 3), np.uint8)
     table = batches.put_rows([(maps_view, np.arange(len(LABELS)))], mesh)

@@ -32,6 +32,7 @@ from jax.typing import DTypeLike
 from safe_jax.bank import extraction
 from safe_jax.checkpoints import trees
 from safe_jax.classifier import evaluate
+from safe_jax.classifier.evaluate import POINTS_AT_ONCE, Axes
 from safe_jax.clip.config import PRESETS, CLIPConfig
 from safe_jax.clip.model import CLIP
 from safe_jax.methods.cache import CacheHead
@@ -164,7 +165,8 @@ def _population(shapes: Shapes) -> Any:
 
 def _alphas(shapes: Shapes) -> Any:
     batch = shapes.table(BATCH) | shapes.labels()
-    args = shapes.params(), shapes.head(), batch, [shapes.array(21)], None
+    axes = Axes([shapes.array(21)], POINTS_AT_ONCE)
+    args = shapes.params(), shapes.head(), batch, axes, None
     return evaluate.eval_step.lower(*args, method=shapes.safe)
 
 
@@ -172,7 +174,7 @@ def _cache(shapes: Shapes) -> Any:
     batch = {"original_bd": shapes.table(BATCH)["original_bd"]} | shapes.labels()
     keys = {"keys": shapes.array(CLASSES, SHOTS, shapes.config.embed_dim)}
     context = CacheHead(shapes.head(), shapes.array(CLASSES, SHOTS))
-    axes = [shapes.array(200), shapes.array(20)]
+    axes = Axes([shapes.array(200), shapes.array(20)], POINTS_AT_ONCE)
     return evaluate.eval_step.lower(keys, context, batch, axes, None, method=TipAdapter(1.0, 2.0))
 
 

@@ -5,9 +5,10 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from safe_jax.bank.view import View
-from safe_jax.classifier.evaluate import Reader, eval_step, evaluate
+from safe_jax.classifier.evaluate import Axes, Reader, eval_step, evaluate
 from safe_jax.runtime import devices
 from tests.fake_features import view_of
 from tests.stand_ins import Scaled
@@ -23,7 +24,7 @@ def test_of_equal_logits_the_first_counts_as_argmax_has_it():
         "mask_b": jnp.ones(5),
     }
     params = {"classifier": jnp.eye(3), "bias": jnp.zeros(3)}
-    axes = [jnp.array([1.0, 2.0])]
+    axes = Axes([jnp.array([1.0, 2.0])])
     right, _ = eval_step(params, jnp.float32(1), batch, axes, None, method=Scaled())
     assert right.tolist() == [2, 2]
 
@@ -64,6 +65,25 @@ def test_a_single_point_is_measured_as_it_is_in_a_grid(data):
             single = measured(scale)
             assert single.accuracy.tolist() == [several.accuracy[n]]
             np.testing.assert_allclose(single.loss, [several.loss[n]], rtol=1e-6)
+
+
+@pytest.mark.parametrize("at_once", [2, 32])
+def test_points_that_are_computed_together_are_those_of_one_after_the_other(data, at_once):
+    params = {"classifier": jnp.asarray(data.text), "bias": jnp.zeros(len(data.text))}
+    batch = {
+        "original_bd": data.original,
+        "label_b": data.label,
+        "mask_b": np.ones(len(data.label)),
+    }
+    expected, together = (
+        eval_step(
+            params, jnp.float32(1), batch, Axes([np.array([0.5, 1.0, 4.0])], at_once), None,
+            method=Scaled(),
+        )
+        for at_once in (None, at_once)
+    )  # fmt: skip
+    for found, wanted in zip(together, expected, strict=True):
+        np.testing.assert_allclose(found, wanted, rtol=1e-6)
 
 
 def test_batches_and_devices_do_not_matter(data):
