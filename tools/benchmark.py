@@ -20,9 +20,9 @@ import jax.numpy as jnp
 import torch
 
 from safe_jax.clip.model import PRESETS
-from tools.benchmarks import grid, harness, input, pool, trunk, tuning
+from tools.benchmarks import grid, harness, input, pool, predict, trunk, tuning
 
-CASES = ("trunk", "pool", "map_head", "tuning", "cache_grid", "input_pipeline")
+CASES = ("trunk", "pool", "map_head", "tuning", "cache_grid", "input_pipeline", "predict")
 
 
 def cases(name: str, args, dtype, device, folder: pathlib.Path) -> list[harness.Case]:
@@ -38,7 +38,12 @@ def cases(name: str, args, dtype, device, folder: pathlib.Path) -> list[harness.
         return tuning.cases(preset, dtype, device)
     if name == "cache_grid":
         return grid.cases(device)
-    return input.cases(args.images, folder, workers=os.cpu_count())
+    workers = os.cpu_count() or 1
+    if name == "input_pipeline":
+        return input.cases(args.images, folder / "input", workers)
+    count = 2 * predict.BATCH if device.type == "cpu" else 16 * predict.BATCH
+    files = input.copies_or_drawn(args.images, count, folder / "predict")
+    return predict.cases(preset, files, dtype, device, workers)
 
 
 def main():
@@ -52,7 +57,7 @@ def main():
     parser.add_argument(
         "--images",
         type=pathlib.Path,
-        help="a folder of JPEGs for input_pipeline; drawn ones if not given",
+        help="a folder of JPEGs for input_pipeline and predict; drawn ones if not given",
     )
     args = parser.parse_args()
     on_cpu = args.device == "cpu"

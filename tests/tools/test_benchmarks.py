@@ -4,12 +4,13 @@ import re
 from xml.etree import ElementTree
 
 import jax.numpy as jnp
+import numpy as np
 import pytest
 import torch
 
 from tests import tiny
 from tools import scaling
-from tools.benchmarks import bank, grid, harness, pool, trunk, tuning
+from tools.benchmarks import bank, grid, harness, input, pool, predict, trunk, tuning
 
 CPU = torch.device("cpu")
 PEAK = harness.Peak(flops=1e9, bytes=1e9)
@@ -20,26 +21,34 @@ GRID = {"a_steps": 3, "b_steps": 4, "a_max": 3.0, "b_max": 7.0}
     ("cases", "names", "count"),
     [
         (
-            lambda: trunk.cases(tiny.CONFIG, 2, jnp.float32, CPU)[:2],
+            lambda _: trunk.cases(tiny.CONFIG, 2, jnp.float32, CPU)[:2],
             ["trunk", "trunk, peers' form"],
             2,
         ),
-        (lambda: pool.cases(tiny.CONFIG, 4, CPU), ["pool", "pool_step"], 4),
+        (lambda _: pool.cases(tiny.CONFIG, 4, CPU), ["pool", "pool_step"], 4),
         (
-            lambda: tuning.cases(tiny.CONFIG, jnp.float32, CPU, classes=4, shots=2, epochs=3),
+            lambda _: tuning.cases(tiny.CONFIG, jnp.float32, CPU, classes=4, shots=2, epochs=3),
             ["tuning", "extraction_and_tuning"],
             3 * 4 * 2,
         ),
         (
-            lambda: grid.cases(CPU, images=20, classes=3, shots=2, width=8, changed=GRID),
+            lambda _: grid.cases(CPU, images=20, classes=3, shots=2, width=8, changed=GRID),
             ["cache_grid"],
             3 * 4,
         ),
+        (  # in no other process, and not compiled, which takes PyTorch long
+            lambda folder: predict.cases(
+                tiny.CONFIG, input.drawn(3, folder), jnp.float32, CPU, workers=0, compiled=False
+            ),
+            ["predict"],
+            3,
+        ),
     ],
-    ids=["trunk", "pool", "tuning", "grid"],
+    ids=["trunk", "pool", "tuning", "grid", "predict"],
 )
-def test_both_sides_do_the_same_work(cases, names, count):
-    rows = [harness.run(case, 1, PEAK, PEAK) for case in cases()]  # raises where they do not
+def test_both_sides_do_the_same_work(tmp_path, cases, names, count):
+    # Raises where they do not.
+    rows = [harness.run(case, 1, PEAK, PEAK) for case in cases(tmp_path)]
     assert [row["what"] for row in rows] == names
     for row in rows:
         assert row["ours_s"] > 0
@@ -49,8 +58,12 @@ def test_both_sides_do_the_same_work(cases, names, count):
     assert [re.split("  +", line)[0] for line in lines[1:]] == names
 
 
-def test_other_work_is_refused():
-    case = harness.Case("x", lambda: 1.0, lambda: 2.0, 1, "pieces")
+@pytest.mark.parametrize(
+    ("ours", "theirs"),
+    [(1.0, 2.0), (float("nan"), 1.0), (np.eye(2), np.eye(2)[::-1]), (np.ones(2), np.ones(1))],
+)
+def test_other_work_is_refused(ours, theirs):
+    case = harness.Case("x", lambda: ours, lambda: theirs, 1, "pieces")
     with pytest.raises(AssertionError, match="x is not the same work"):
         harness.run(case, 1, PEAK, PEAK)
 
@@ -60,11 +73,15 @@ def test_floors_ratios_and_parts_are_computed(monkeypatch):
     monkeypatch.setattr(harness.time, "perf_counter", lambda: next(clock))
     case = harness.Case(
         "x", lambda: 1.0, lambda: 1.0, 8, "pieces", flops=4e8, trunk_flops=1e9, bytes=2e8,
-        theirs_times=20,
+        cpu_seconds=0.25, theirs_times=20,
     )  # fmt: skip
     row = harness.run(case, 3, PEAK, harness.Peak(flops=1e10, bytes=1e9))
     assert (row["ours_s"], row["theirs_s"], row["ratio"]) == (1, 20, 20)
-    assert (row["floor_s"], row["share"]) == (0.5, 0.5)
+    assert (row["floor_s"], row["share"]) == (0.75, 0.75)
+    monkeypatch.setattr(
+        harness.jax, "default_backend", lambda: "gpu"
+    )  # which cores do not wait for
+    assert harness.run(case, 3, PEAK, harness.Peak(flops=1e10, bytes=1e9))["floor_s"] == 0.5
 
 
 def test_the_banks_benchmark_measures_time_and_memory(tmp_path):

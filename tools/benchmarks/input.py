@@ -182,11 +182,17 @@ def drawn(count, into):
     return made
 
 
+def copies_or_drawn(folder, count, into):
+    """Pictures of a folder, if there is one, else drawn ones."""
+    into.mkdir(exist_ok=True)
+    return copies(folder, count, into) if folder else drawn(count, into)
+
+
 def cases(folder, into, workers, count=256, image_size=224, batch=32):
     """Against the DataLoader, with as many workers on both sides."""
     from tools.benchmarks.harness import Case  # has JAX, and workers import this module
 
-    files = copies(folder, count, into) if folder else drawn(count, into)
+    files = copies_or_drawn(folder, count, into)
     ours, theirs = input_pipeline(files, image_size, batch, workers, "torch")
     return [Case("input_pipeline", ours, theirs, count, f"images, {workers} workers")]
 
