@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 import torch
 
+from safe_jax.data import datasets
+from safe_jax.data.datasets import DataSettings
 from tests import tiny
 from tools import scaling
 from tools.benchmarks import bank, grid, harness, input, pool, predict, trunk, tuning
@@ -117,5 +119,21 @@ def test_the_plot_of_time_and_memory_is_drawn(tmp_path):
     assert root.tag.endswith("}svg")
     axes = [x.get("id") for x in root.iter() if (x.get("id") or "").startswith("axes_")]
     assert len(axes) == 2 * len(scaling.SERIES)
-    for label in (*scaling.SERIES, "seconds", "megabytes", "measured", "in proportion"):
+    lines = ("measured", "in proportion", "the same", "a straight line")
+    for label in (*scaling.SERIES, "seconds", "megabytes", *lines):
         assert f"<!-- {label} -->" in text
+
+
+def test_what_growth_is_wanted():
+    work, seconds = [10, 20, 40], [3.0, 9.0, 15.0]
+    assert scaling.wanted("images", work, seconds) == ("in proportion", [3, 6, 12])
+    assert scaling.wanted("devices", work, seconds) == ("the same", [3, 3, 3])
+    assert scaling.wanted("shots of a run", work, seconds) == ("a straight line", [3, 7, 15])
+
+
+def test_a_whole_run_gets_a_data_set_of_the_size_that_is_asked_for(tmp_path):
+    scaling.data_set("eurosat", classes=3, shots=5, root=tmp_path)
+    read = datasets.load(DataSettings(dataset="eurosat", data_root=str(tmp_path)))
+    assert list(map(len, read.splits)) == [15, 12, 3]
+    files = [tmp_path / "eurosat/2750" / record.path for part in read.splits for record in part]
+    assert len({file.read_bytes() for file in files}) == 30  # no image is a copy of another
