@@ -100,7 +100,8 @@ def _with_looks(
         return found
     pictures: list[str | None] = []
     attention: list[Attention | None] = []
-    for batch in predict.score(classifier, sources, len(sources), with_attention=True):
+    # In batches as wide as those before, for which the trunk is compiled already.
+    for batch in predict.score(classifier, sources, len(by_path), with_attention=True):
         for at, source in enumerate(batch.sources):
             pixels = images.load(images.Crop(source.image), classifier.preprocessing, (1, 1))
             jpeg = io.BytesIO()
