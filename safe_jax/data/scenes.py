@@ -135,12 +135,18 @@ def _varied(rng: random.Random, colour: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(min(255, max(0, channel + rng.randint(-20, 20))) for channel in colour)
 
 
+@functools.cache
+def _places(size: int) -> np.ndarray:
+    """Row and column of every pixel, `(2, size, size)`."""
+    return np.mgrid[:size, :size].astype(np.float32)
+
+
 def _ground(rng: random.Random, size: int, colour: tuple[int, ...], texture: str) -> np.ndarray:
     """Pixels of the ground; its texture mixes the colour with a lighter or darker shade of it."""
     light = _varied(rng, colour)
     shift = rng.choice((-1, 1)) * rng.randint(25, 60)
     dark = tuple(min(255, max(0, channel + shift)) for channel in light)
-    y, x = np.mgrid[:size, :size].astype(np.float32)
+    y, x = _places(size)
     angle, period = rng.uniform(0, math.pi), rng.uniform(size / 16, size / 5)
     u = (x * math.cos(angle) + y * math.sin(angle)) / period
     v = (y * math.cos(angle) - x * math.sin(angle)) / period
