@@ -1,5 +1,6 @@
 """What tests share: eight fake devices, a tiny CLIP with a tiny data set, the golden files."""
 
+import gc
 import os
 import pathlib
 import subprocess
@@ -20,23 +21,36 @@ jax.config.update("jax_num_cpu_devices", 8)
 
 pytest_plugins = ["tests.fitted", "tests.safe_run", "tests.siglip.released"]
 
-# Most of the tests' time goes into compiling. What one process has compiled serves the others; and
-# as programs run but a few times, XLA spends little on optimizing them.
-_COMPILED = tempfile.TemporaryDirectory(prefix="compiled-")
+# Most of the tests' time goes into compiling. What one process has compiled serves the others, the
+# workers of `pytest -n` too, which inherit the folder's name; and as programs run but a few times,
+# XLA spends little on optimizing them.
+if "PYTEST_XDIST_WORKER" not in os.environ:
+    _COMPILED = tempfile.TemporaryDirectory(prefix="compiled-")
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = _COMPILED.name
 for name, value in {
     "jax_disable_most_optimizations": True,
-    "jax_compilation_cache_dir": _COMPILED.name,
+    "jax_compilation_cache_dir": os.environ["JAX_COMPILATION_CACHE_DIR"],
     "jax_persistent_cache_min_compile_time_secs": 0,
     "jax_persistent_cache_min_entry_size_bytes": -1,
 }.items():
     jax.config.update(name, value)
     os.environ[name.upper()] = str(value)
 
+# Tracing makes many objects and little garbage: a tenth of the time went into looking for it.
+gc.set_threshold(50_000, 20, 100)
+
 
 def pytest_addoption(parser):
     parser.addoption(
         "--seconds", type=float, default=20, help="how long tests/test_hostile.py damages files"
     )
+
+
+def pytest_terminal_summary(terminalreporter):
+    """What a test recorded is told, whichever process it ran in."""
+    for report in terminalreporter.getreports("passed"):
+        for name, value in report.user_properties:
+            terminalreporter.write_line(f"{name}: {value}")
 
 
 SHARED = pathlib.Path(__file__).parents[2] / "shared"

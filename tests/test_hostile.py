@@ -46,7 +46,9 @@ def subjects(tmp_path_factory):
     return {name: (one, wanted[name]) for name, one in made.items()}
 
 
-def test_what_is_damaged_at_random_is_refused_or_right(subjects, tmp_path, pytestconfig, capsys):
+def test_what_is_damaged_at_random_is_refused_or_right(
+    subjects, tmp_path, pytestconfig, record_property
+):
     seconds, base = pytestconfig.getoption("--seconds"), pytestconfig.getoption("hypothesis_seed")
     base = random.SystemRandom().randrange(2**32) if base in (None, "random") else int(base)
     outcomes: collections.Counter = collections.Counter()
@@ -71,11 +73,8 @@ def test_what_is_damaged_at_random_is_refused_or_right(subjects, tmp_path, pytes
         one_batch = settings(hypothesis.given(names, where, hostile.EDITS)(holds))
         hypothesis.seed(base * 1_000_003 + batch)(one_batch)()
         batch += 1
-    with capsys.disabled():
-        print(
-            f"\n{outcomes.total()} damaged files, --hypothesis-seed {base}:",
-            *(f"{name} {outcome} {count}," for (name, outcome), count in sorted(outcomes.items())),
-        )
+    told = [f"{name} {outcome} {count}" for (name, outcome), count in sorted(outcomes.items())]
+    record_property(f"{outcomes.total()} damaged files, --hypothesis-seed {base}", ", ".join(told))
 
 
 def tensors(**changes):
