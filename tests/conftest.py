@@ -46,6 +46,16 @@ def pytest_addoption(parser):
     )
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport():
+    """What was captured becomes valid UTF-8, as the workers of `pytest -n` send it."""
+    report = yield
+    report.sections = [
+        (title, text.encode(errors="backslashreplace").decode()) for title, text in report.sections
+    ]
+    return report
+
+
 def pytest_terminal_summary(terminalreporter):
     """What a test recorded is told, whichever process it ran in."""
     for report in terminalreporter.getreports("passed"):
