@@ -139,7 +139,8 @@ def test_without_a_network_the_message_says_which_file_to_put_where(
     assert clip.load(folder).image_size == 64
 
 
-def test_the_small_clip_is_converted_once_and_exactly(tmp_path):
+def test_the_small_clip_is_converted_once_and_exactly(tmp_path, monkeypatch):
+    monkeypatch.setattr(download, "_convert", convert.convert)
     model = clip.load("small", cache_dir=tmp_path)
     assert (model.image_size, model.config.dense_shape) == (128, (4, 4, 512))
     directory = download.fetch("small", tmp_path)

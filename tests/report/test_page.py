@@ -2,9 +2,24 @@
 
 import re
 
+import pytest
+
 from safe_jax.experiment.results import Results
-from safe_jax.report import gallery, page, published, runs
+from safe_jax.report import gallery, page, plots, published, runs
 from tests.fake_run import GAIN, PETS, example, put, rows
+
+
+@pytest.fixture
+def drawn():
+    """Figures are drawn."""
+
+
+@pytest.fixture(autouse=True)
+def _sketched(request, monkeypatch):
+    """Figures are empty but for their label, unless a test asks for them to be `drawn`."""
+    if "drawn" not in request.fixturenames:
+        empty = '<svg width="1" viewBox="0 0 1 1"></svg>'
+        monkeypatch.setattr(plots, "_svg", lambda _, alt: plots._for_page(empty, alt))
 
 
 def render(*directories):
@@ -90,7 +105,7 @@ def test_the_page_has_the_numbers(tmp_path):
     assert html.count("<svg") == 4  # shots, alpha on validation and on test, loss
 
 
-def test_the_page_needs_no_other_file(tmp_path):
+def test_the_page_needs_no_other_file(drawn, tmp_path):
     found = rows()
     found[-1]["examples"] = [example("examples/there.png")]
     html = render(put(tmp_path / "run", found))
@@ -161,7 +176,7 @@ def panels(html):
     return re.findall(r'<div><span>(.*?)</span>\n<svg[^>]*aria-label="(.*?)"', html)
 
 
-def test_one_figure_has_the_losses_of_every_tuned_method(tmp_path):
+def test_one_figure_has_the_losses_of_every_tuned_method(drawn, tmp_path):
     found = rows()
     tuned = [row for row in found if row["method"] == "safe"]
     more_shots = [tuned[0] | {"shots": 4}]
@@ -281,7 +296,7 @@ def test_several_directories_are_compared(tmp_path):
     assert "configs/c0ffee.json is missing" in html[html.index("<h2>flowers") :]
 
 
-def test_the_same_files_give_the_same_bytes(tmp_path):
+def test_the_same_files_give_the_same_bytes(drawn, tmp_path):
     found = rows()
     found[-1]["examples"] = [example("examples/there.png")]
     run = put(tmp_path / "run", found, {"c0ffee": {"epochs": 50}})
