@@ -30,11 +30,6 @@ def command(root, workdir, cache, **knobs) -> list[str]:
     ]  # fmt: skip
 
 
-def run(*args, **knobs) -> subprocess.CompletedProcess:
-    """Runs `command` in a process; gives its exit code and all that it printed."""
-    return subprocess.run(command(*args, **knobs), cwd=ROOT, capture_output=True, text=True)
-
-
 def rows(workdir) -> list[dict]:
     """The rows in the file, but for their times."""
     lines = (workdir / "results.jsonl").read_text().splitlines()

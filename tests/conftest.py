@@ -56,6 +56,11 @@ def pytest_runtest_makereport():
     return report
 
 
+def pytest_collection_finish():
+    """What is imported is no garbage, and need not be looked through for it."""
+    gc.freeze()
+
+
 def pytest_terminal_summary(terminalreporter):
     """What a test recorded is told, whichever process it ran in."""
     for report in terminalreporter.getreports("passed"):
@@ -124,6 +129,16 @@ def optimized():
     jax.config.update("jax_disable_most_optimizations", False)
     yield
     jax.config.update("jax_disable_most_optimizations", True)
+
+
+@pytest.fixture(scope="module")
+def little_to_collect():
+    """For tests of reads that fail: after each the process looks for garbage.
+
+    That takes two seconds once other tests have left a million objects. Those are left out.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

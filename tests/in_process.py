@@ -38,7 +38,7 @@ def call(*arguments: str) -> str:
 
 
 def run(root, workdir, cache, **knobs) -> str:
-    """`commands.run` in this process, with as many devices as it has."""
+    """`commands.command` in this process, with as many devices as it has."""
     with contextlib.chdir(ROOT):
         return call(*commands.command(root, workdir, cache, **knobs)[3:])
 

@@ -33,7 +33,7 @@ from safe_jax.runtime.errors import InputError
 from tests import hostile, hostile_subjects, in_process, tiny
 from tests.fake_run import parsed, rows
 
-pytestmark = pytest.mark.usefixtures("one_device")
+pytestmark = pytest.mark.usefixtures("one_device", "little_to_collect")
 _BATCH = 25
 
 

@@ -15,7 +15,7 @@ from safe_jax.experiment.results import Results
 from safe_jax.runtime import command_line, paths
 from safe_jax.runtime.errors import InputError
 from tests import commands, in_process, tiny
-from tests.commands import ROOT, rows, run
+from tests.commands import ROOT, rows
 
 
 def test_prints_the_table_last_and_writes_rows_and_report(done):
@@ -195,12 +195,12 @@ def test_unusable_images_are_named_before_any_work(tiny_root, tmp_path):
     images = root / "patches" / "images"
     (images / "red" / "test_00.jpg").unlink()
     (images / "blue" / "test_01.jpg").write_bytes(b"\xff\xd8 nothing")
-    process = run(root, tmp_path / "run", tmp_path / "cache")
-    assert process.returncode == 1
-    assert "Traceback" not in process.stderr
-    assert "2 of " in process.stderr
-    assert f"{images}/red/test_00.jpg: missing" in process.stderr
-    assert f"{images}/blue/test_01.jpg: cannot be decoded" in process.stderr
+    with pytest.raises(SystemExit) as ended:
+        in_process.run(root, tmp_path / "run", tmp_path / "cache")
+    said = ended.value.code
+    assert said.startswith("error: 2 of ")
+    assert f"{images}/red/test_00.jpg: missing" in said
+    assert f"{images}/blue/test_01.jpg: cannot be decoded" in said
     assert not (tmp_path / "cache").exists()
 
 

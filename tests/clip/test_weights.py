@@ -15,6 +15,8 @@ from safe_jax.runtime.errors import InputError
 from tests import tiny
 from tests.clip.parity import as_numpy
 
+pytestmark = pytest.mark.usefixtures("little_to_collect")
+
 
 @pytest.fixture(scope="module")
 def directory(state, tmp_path_factory):

@@ -10,6 +10,8 @@ from safe_jax.runtime.errors import InputError
 from safe_jax.tuning import states
 from tests.hostile_subjects import tune
 
+pytestmark = pytest.mark.usefixtures("little_to_collect")
+
 
 @pytest.fixture(scope="module")
 def killed(tmp_path_factory):
