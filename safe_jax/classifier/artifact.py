@@ -215,9 +215,9 @@ def read_description(folder: pathlib.Path) -> Description:
             f"`safe-jax fit PHOTOS --output {folder}`"
         ) from None
     given = schema.read_json(dict[str, Any], content, f"{file}: ")
-    if given.get("format") != FORMAT:
+    if (version := given.get("format")) != FORMAT:
         raise InputError(
-            f"{file}: format={given.get('format')!r}: this version of safe_jax reads format "
+            f"{file}: format={schema.shown(version)}: this version of safe_jax reads format "
             f"{FORMAT}: install the version that wrote it, or fit again"
         )
     if given.get("sha256") != _digest(given):
@@ -225,7 +225,7 @@ def read_description(folder: pathlib.Path) -> Description:
     described = schema.read_json(Description, content, f"{file}: ")
     if described.method not in METHODS:
         raise InputError(
-            f"{file}: method={described.method!r}: this version of safe_jax has "
+            f"{file}: method={schema.shown(described.method)}: this version of safe_jax has "
             f"{', '.join(METHODS)}: install the version that wrote it, or fit again"
         )
     return described

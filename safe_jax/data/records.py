@@ -107,7 +107,7 @@ def read_aircraft(image_dir: Path) -> tuple[Splits, list[str]]:
             if variant not in label or not image.isalnum():
                 raise InputError(
                     f"{file}, line {number}: an image's number and a variant of variants.txt are "
-                    f"expected, not {line!r}"
+                    f"expected, not {schema.shown(line)}"
                 )
             records.append(Record(f"{image}.jpg", label[variant], variant))
     return splits, variants

@@ -107,8 +107,8 @@ def _check_lengths(file: Path, groups: Iterable[list[Row]]) -> None:
             if len(lengths) > 1 or len(grids) > 1:
                 what = "losses of other lengths" if len(lengths) > 1 else "curves at other alphas"
                 raise InputError(
-                    f"{file}: the seeds of {method!r} with {counted(shots, 'shot')} have "
-                    f"{what}: remove the lines that another config wrote"
+                    f"{file}: the seeds of {schema.shown(method)} with {counted(shots, 'shot')} "
+                    f"have {what}: remove the lines that another config wrote"
                 )
 
 

@@ -175,7 +175,7 @@ def read_json(kind: type[T], content: bytes, prefix: str, by_hand: bool = False)
 def _keys_differ(pairs: list[tuple[str, Any]], prefix: str) -> None:
     count = collections.Counter(key for key, _ in pairs)
     if twice := [key for key, n in count.items() if n > 1]:
-        raise InputError(f"{prefix}{twice[0]!r} is there {count[twice[0]]} times; keep one")
+        raise InputError(f"{prefix}{shown(twice[0])} is there {count[twice[0]]} times; keep one")
 
 
 def _message(error: pydantic.ValidationError, prefix: str) -> str:
@@ -200,7 +200,7 @@ def _line(mistake: Any, prefix: str) -> str:
         file = prefix if prefix.endswith(": ") else ""
         return f"{file}{mistake['ctx']['error']}"
     joint = "=" if place else ": "
-    return f"{where}{joint}{_shown(mistake['input'])}: {_expected(mistake)}"
+    return f"{where}{joint}{shown(mistake['input'])}: {_expected(mistake)}"
 
 
 def _place(loc: tuple) -> str:
@@ -216,7 +216,8 @@ def _place(loc: tuple) -> str:
     return parts.removeprefix(".")
 
 
-def _shown(value: Any) -> str:
+def shown(value: Any) -> str:
+    """A value for a message, cut short: what a file holds may be of any length."""
     try:
         is_json = isinstance(value, Mapping | list)
         text = json.dumps(value, default=str) if is_json else repr(value)

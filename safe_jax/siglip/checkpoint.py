@@ -108,7 +108,9 @@ def _read_tensors(folder: pathlib.Path) -> dict[str, np.ndarray]:
     tensors: dict[str, np.ndarray] = {}
     for shard in sorted(set(index.weight_map.values())):
         if pathlib.PurePath(shard).name != shard:
-            raise InputError(f"{folder / INDEX} names {shard!r}: a file of the folder is expected")
+            raise InputError(
+                f"{folder / INDEX} names {schema.shown(shard)}: a file of it is expected"
+            )
         tensors |= files.read(folder / shard)
     return tensors
 
@@ -133,7 +135,9 @@ def _describe(folder: pathlib.Path, tokenizer_json: bytes) -> Described:
     pad = words.pad_token if isinstance(words.pad_token, str) else words.pad_token.content
     pad_id = parse(tokenizer_json).token_to_id(pad)
     if pad_id is None:
-        raise InputError(f"{folder / TOKENIZER} lacks {pad!r}, with which {TOKENIZER_CONFIG} pads")
+        raise InputError(
+            f"{folder / TOKENIZER} lacks {schema.shown(pad)}, with which {TOKENIZER_CONFIG} pads"
+        )
     return Described(
         vision_heads=config.vision_config.num_attention_heads,
         text_heads=config.text_config.num_attention_heads,

@@ -229,6 +229,11 @@ def cut(folder):
             ": format=1: this version of safe_jax reads format 2: install the version that ",
         ),
         (
+            lambda f: describe_anew(f, format=[1] * 1000),
+            "/classifier.json",
+            ": format=[1, 1, 1, 1, 1, ",
+        ),
+        (
             lambda f: describe_anew(f, method="unheard_of"),
             "/classifier.json",
             ": method='unheard_of': this version of safe_jax has zero_shot, safe, ",
@@ -240,8 +245,8 @@ def cut(folder):
         ),
     ],
     ids=[
-        "edited", "cut", "no tensors", "no description", "no JSON", "a list", "format", "method",
-        "type",
+        "edited", "cut", "no tensors", "no description", "no JSON", "a list", "format",
+        "huge format", "method", "type",
     ],
 )  # fmt: skip
 def test_what_was_not_saved_so_is_refused_in_a_line(folder, spoil, file, message):
@@ -250,6 +255,7 @@ def test_what_was_not_saved_so_is_refused_in_a_line(folder, spoil, file, message
         artifact.load(folder)
     assert str(raised.value).startswith(f"{folder}{file}{message}")
     assert "\n" not in str(raised.value)
+    assert len(str(raised.value)) < 500
 
 
 def test_what_is_no_folder_of_a_classifier_is_refused(tmp_path):
