@@ -165,10 +165,9 @@ class _Pictures:
     def _file(self, name: str) -> pathlib.Path:
         """A file that no other image of this command has: cat.png.jpg, cat.png-2.jpg and so on."""
         wanted = self._folder / name
-        for number in range(1, len(self._taken) + 2):
-            ending = f"-{number}.jpg" if number > 1 else ".jpg"
-            file = wanted.with_name(wanted.name + ending)
-            if file not in self._taken:
-                break
+        file, number = wanted.with_name(f"{wanted.name}.jpg"), 1
+        while file in self._taken:
+            number += 1
+            file = wanted.with_name(f"{wanted.name}-{number}.jpg")
         self._taken.add(file)
         return file
