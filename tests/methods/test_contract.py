@@ -11,7 +11,7 @@ import pytest
 from flax import nnx
 
 from configs import default
-from safe_jax.classifier.evaluate import logits_at
+from safe_jax.classifier.evaluate import logits_step
 from safe_jax.experiment import knobs
 from safe_jax.methods import catalogue
 from safe_jax.methods.catalogue import METHODS
@@ -25,7 +25,6 @@ from tests.stand_ins import Earlier, Scaled
 
 NAMES = (*METHODS, "scaled")
 
-compiled_logits = jax.jit(logits_at, static_argnums=0)
 compiled_gradients = jax.jit(train.loss_and_grads, static_argnames="method")
 
 
@@ -152,7 +151,7 @@ def test_loss_and_logits_are_finite_and_of_a_batch(begin, real_batch, name):
     grid = begun.grid
     for at in (0, -1):
         point = [np.float32(values[at]) for values in grid.values()]
-        logits_bk = compiled_logits(method, params, context, batch, point)
+        logits_bk = logits_step(params, context, batch, point, method=method)
         assert logits_bk.shape == (COUNT, CLASSES)
         assert np.isfinite(logits_bk).all()
     if method.tunes:
@@ -165,9 +164,9 @@ def test_an_image_does_not_depend_on_the_rest_of_its_batch(begin, real_batch, na
     begun = begin(name)
     method, params, context = begun.start
     point = [np.float32(values[0]) for values in begun.grid.values()]
-    whole_bk = compiled_logits(method, params, context, real_batch, point)
+    whole_bk = logits_step(params, context, real_batch, point, method=method)
     part = {array: x[3:8] for array, x in real_batch.items()}
-    part_bk = compiled_logits(method, params, context, part, point)
+    part_bk = logits_step(params, context, part, point, method=method)
     np.testing.assert_allclose(part_bk, whole_bk[3:8], rtol=1e-4, atol=1e-4)
 
 
