@@ -1,7 +1,7 @@
 """The cache of compiled programs: what one process compiled, the next reads from the disk.
 
 It is JAX's persistent compilation cache. Its entries are machine code, which JAX runs as it finds
-it, so only a folder that nobody else can write to is used.
+it, so a folder of another user than root, or to which everybody may write, is not used.
 """
 
 import contextlib
@@ -18,7 +18,7 @@ import jax
 
 log = logging.getLogger(__name__)
 
-MOST_BYTES = 2 << 30  # kept of all programs; a run on a CPU has 10 MB of them
+MOST_BYTES = 2 << 30  # kept of all programs; the README's first command has 1 MB of them
 _NEVER = 1e9  # seconds that no compilation takes
 _MOST_CHECKED = 16 << 20  # bytes of entries that are read at every start
 _MEANWHILE = 60  # seconds in which another process may still be writing an entry
